@@ -26,6 +26,7 @@ from milepost.testing.conformance.events import Feed
 from milepost.testing.conformance.harness import StoreFixture, scenarios_of
 from milepost.testing.conformance.kv import KeyValues, StoreItself
 from milepost.testing.conformance.operations import Operations
+from tests.conformance import test_postgres, test_redis, test_sqlite
 
 NOT_ABOUT_GUARDS = (Operations, Waking, Concurrency, KeyValues, StoreItself, Feed)
 
@@ -102,6 +103,21 @@ def test_every_plan_has_matrix_row() -> None:
     text = inspect.getsource(transition_matrix)
     assert [name for name in transitions.__all__ if name.startswith("plan_") and f"plans.{name}(" not in text] == []
     assert set(transition_matrix.PLANS) == set(transition_matrix.ALLOWED)
+
+
+@pytest.mark.parametrize(
+    "on_moved_clock",
+    [
+        test_sqlite.TestSQLiteStoreOnMovedClock,
+        test_redis.TestRedisStoreOnMovedClock,
+        test_postgres.TestPostgresStoreOnMovedClock,
+    ],
+)
+def test_scenarios_that_need_a_moved_clock_run_on_every_store(on_moved_clock: type) -> None:
+    """The scenario of the feed's limit of age was skipped on SQLite and PostgreSQL, whose other classes cannot move a clock."""
+    needing = [cls for cls in Conformance.__mro__[:-1] if "needs_moving_clock(" in inspect.getsource(cls)]
+    assert needing
+    assert set(needing) <= set(on_moved_clock.__mro__)
 
 
 @pytest.mark.parametrize(("known", "branch", "guard"), GUARDS)
