@@ -195,6 +195,11 @@ def slot_of(ready: str) -> str:
     return ready.partition(US)[2] or type_name(ready)
 
 
+def ring_name(ready: str) -> str:
+    """Return the name of the ring of a subqueue: its queue and its limit key. The subqueues of a ring differ in their partition."""
+    return US.join(ready.split(US)[:2])
+
+
 def key_of(slot: str) -> str:
     """Return the limit key of a slot."""
     return slot.partition(US)[0]

@@ -72,6 +72,9 @@ def check_file(path: Path) -> dict[str, dict[str, str]]:
         large = connection.execute("SELECT id, name, length(CAST(value AS BLOB)) FROM large").fetchall()
         markers = [(job_id, name, record[name]) for job_id, record in records.items() for name in large_fields(record)]
         assert sorted(large) == sorted((i, name, value.size) for i, name, m in markers if (value := LargeValue.read(m)))
+        first = "SELECT queue, min(rank) FROM jobs WHERE scheduled IS NULL AND instr(queue, char(31)) GROUP BY queue"
+        placed = connection.execute("SELECT name, rank FROM subqueues WHERE rank IS NOT NULL").fetchall()
+        assert sorted(placed) == sorted(connection.execute(first))
         for job_id, record in records.items():
             kept = connection.execute(
                 "SELECT version FROM events WHERE id = ? AND keep > 0 ORDER BY version", (job_id,)

@@ -253,11 +253,12 @@ def test_statements_use_indexes(make: Make) -> None:
     assert connection is not None
     names = ["created", "id", "since", "types", "statuses", "stalled", "labels", "limit", "type", "status", "pair"]
     values: dict[str, Any] = dict.fromkeys(
-        [*names, "queue", "rank", "now", "most", "after", "others_from", "waits", "own", "bound", "least", "ahead", "first", "end"], 1
+        [*names, "queue", "rank", "now", "most", "after", "others_from", "waits", "own", "bound", "least", "ahead", "first", "end", "ring", "turn",
+         "name"], 1
     )  # fmt: skip
     for name in ("select_created", "select_listed", "select_labelled", "select_stalled", "oldest", "claim_next", "events",
-                 "record_get", "key_owner", "claim_promote", "claim_next_due", "subqueues", "sweep_lease", "sweep_deadline",
-                 "sweep_stale", "purge_ended", "feed", "feed_trim", "event_list_bound", "event_delete_all"):  # fmt: skip
+                 "record_get", "key_owner", "claim_promote", "claim_next_due", "rings", "first_subqueues", "subqueue_put",
+                 "turn_take", "sweep_lease", "sweep_deadline", "sweep_stale", "purge_ended", "feed", "feed_trim", "event_list_bound", "event_delete_all"):  # fmt: skip
         text = sql[name]
         given: Any = values if re.search(r":\w", text) else (1,) * text.count("?")
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", given)]
@@ -266,4 +267,4 @@ def test_statements_use_indexes(make: Make) -> None:
             step for step in plan if step.startswith("SCAN") and "USING" not in step and "VIRTUAL TABLE" not in step
         ]
         assert not sorts, (name, plan)
-        assert not [step for step in scans if "subquery" not in step and step != "SCAN names"], (name, plan)
+        assert not [step for step in scans if "subquery" not in step and step != "SCAN rings"], (name, plan)

@@ -15,7 +15,7 @@ from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from milepost.core import rollups
-from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS, TURNS_KEPT
+from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.limits import queue_name
@@ -29,6 +29,7 @@ from milepost.stores.forks import reset_after_fork
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
 from milepost.stores.memory.ledger import Ledger
 from milepost.stores.memory.limits import LimitTable
+from milepost.stores.memory.subqueues import Subqueues
 from milepost.stores.sweep import Hold
 from milepost.stores.waiters import Waiters
 
@@ -70,11 +71,9 @@ class MemoryState:
         self.value_keys: list[str] = []
         """The keys of `values`, in order."""
         self.limits = LimitTable()
-        self.subqueues: dict[str, set[str]] = defaultdict(set)
-        """queue -> the names under which it has claimable jobs: its own, and those of its subqueues."""
-        self.turns: dict[str, int] = {}
-        """The number of the last turn of a subqueue, the oldest first."""
-        self.last_turn = 0
+        self.scheduled: dict[tuple[str, ...], None] = {}
+        """The indexes of scheduled records, so that a claim does not look for them among all indexes."""
+        self.subqueues = Subqueues()
         self.open_ends: Counter[tuple[int, str, str]] = Counter()
         self.ledger = Ledger()
         """Ends in minutes that are not closed: (minute, series, metric) -> how many."""
@@ -196,16 +195,20 @@ class MemoryState:
             del entries[bisect_left(entries, order)]
             if not entries:
                 del self.indexes[index]
-                if index[0] == "claimable":
-                    self.subqueues[queue_name(index[1])].discard(index[1])
+                self.scheduled.pop(index, None)
                 if index[0] == "label" and index[1].startswith(AFTER):
                     self.forget_ends(index[1].removeprefix(AFTER))
+            if index[0] == "claimable":
+                self.subqueues.place(index[1], int(entries[0][0]) if entries else None)
             if index[0] == "slot":
                 self.announce_freed_slot()
         for index, order in new - old:
-            insort(self.indexes[index], order)
+            entries = self.indexes[index]
+            insort(entries, order)
+            if index[0] == "scheduled":
+                self.scheduled[index] = None
             if index[0] == "claimable":
-                self.subqueues[queue_name(index[1])].add(index[1])
+                self.subqueues.place(index[1], int(entries[0][0]))
                 self.announce(queue_name(index[1]))
         if new:
             self.entries[job_id] = new
@@ -224,17 +227,9 @@ class MemoryState:
 
     def announce_freed_slot(self) -> None:
         """Let a waiting worker of each queue know that a lease has ended, so that a limit may have capacity."""
-        for queue, names in self.subqueues.items():
-            if names and not self.ready[queue]:
+        for queue, ready in self.ready.items():
+            if not ready and (("claimable", queue) in self.indexes or self.subqueues.has_turns(queue)):
                 self.announce(queue)
-
-    def take_turn(self, name: str) -> None:
-        """Note that a subqueue has had its turn."""
-        self.last_turn += 1
-        self.turns.pop(name, None)
-        self.turns[name] = self.last_turn
-        if len(self.turns) > TURNS_KEPT:
-            del self.turns[next(iter(self.turns))]
 
     def turn_back(self, lease: int, ahead: int) -> None:
         """Move leases from a clock that was `ahead` to the current one, but not below `lease` from now."""
@@ -250,7 +245,7 @@ class MemoryState:
 
     def promote(self) -> None:
         """Make scheduled records that are due claimable."""
-        for index in [index for index in self.indexes if index[0] == "scheduled"]:
+        for index in tuple(self.scheduled):
             for due, job_id in tuple(islice(self.indexes[index], 100)):
                 if int(due) > self.now:
                     break
@@ -382,6 +377,7 @@ class MemoryState:
                 del found[name]
         for key in [key for key, (*_, until) in self.values.items() if until is not None and until <= self.now]:
             self.delete_value(key)
+        self.subqueues.forget()
 
     def job(self, job_id: str, *, whole: bool = False) -> Job | None:
         """Return the job of an id, with `waiting_for`; `whole`: with its large values."""

@@ -5,25 +5,23 @@ The blocking and the async store share one `MemoryState`, so both see the same j
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, takewhile
 from math import inf
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from milepost.core import rollups
 from milepost.core.defaults import HEARTBEAT
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.ledger import Book
-from milepost.core.limits import Capacities, earliest
+from milepost.core.limits import earliest
 from milepost.core.rollups import Rollups
-from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
-from milepost.stores.claim_order import UNKNOWN_RANK, ClaimOrder, Subqueue
 from milepost.stores.held_jobs import release_held
 from milepost.stores.index_entries import is_elsewhere
+from milepost.stores.memory.claims import MemoryClaims
 from milepost.stores.memory.key_values import MemoryKeyValues
 from milepost.stores.memory.limits import MemoryLimits
 from milepost.stores.memory.retention import MemoryFamily
@@ -47,13 +45,7 @@ from milepost.stores.retention import KEPT_PER_REMOVED, purgeable
 from milepost.stores.sweep import hold_of
 
 
-class _Head(NamedTuple):
-    rank: int
-    created: int
-    id: str
-
-
-class MemoryStore(MemoryKeyValues, MemoryLimits):
+class MemoryStore(MemoryKeyValues, MemoryLimits, MemoryClaims):
     """Jobs in this process, lost when it ends. `clock` returns microseconds since 1970."""
 
     shared = False
@@ -123,55 +115,6 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
         effect = changes.apply_branch(change, index, job_id, record, memory)
         closed = memory.keep(job_id, change, index, effect, memory.now)
         return WriteResult(index, memory.job(job_id, whole=whole) if answer else None, closed=closed)
-
-    def _claim(self, claim: Claim) -> tuple[list[Job], int | None]:
-        """Return the claimed jobs, and when a gate or a rate lets more of them start."""
-        memory, reopens = self._memory, None
-        number, operation_id, ids, until = memory.claims.get(claim.worker, (0, "", [], 0))
-        if claim.number < number:
-            return [], None
-        if operation_id != claim.operation_id or until <= memory.now:
-            memory.promote()
-            ids, reopens = self._start(claim)
-            until = memory.now + operation_ids.KEPT_MICROS
-            memory.claims[claim.worker] = (claim.number, claim.operation_id, ids, until)
-        return [job for job in map(memory.job, ids) if job is not None], reopens
-
-    def _start(self, claim: Claim) -> tuple[list[str], int | None]:
-        """Start the first jobs of the open queues, skipping those that are refused, and return their ids."""
-        memory, starts, started = self._memory, list(claim.starts), list[str]()
-        capacities = Capacities(memory.limits, claim.queues, self._held, memory.now)
-        names = [
-            name
-            for queue in claim.queues
-            if not capacities.is_paused(queue)
-            for name in memory.subqueues.get(queue, ())
-        ]
-        heads = {name: self._heads(name, claim.job_id) for name in names}
-        found = (Subqueue(UNKNOWN_RANK, memory.turns.get(name, 0), name) for name in names)
-        order = ClaimOrder(found, capacities, lambda name: next(heads[name], None))
-        while starts and (head := order.next()) is not None:
-            name, job = head
-            if self._write(job.id, starts[0], False).accepted:
-                del starts[0]
-                started.append(job.id)
-                if order.has_turns(name):
-                    memory.take_turn(name)
-                order.started(name, memory.last_turn)
-        for key, opens in capacities.opens.items():
-            memory.limits[key] = memory.limits[key]._replace(opens=opens)
-        return started, capacities.reopens()
-
-    def _heads(self, name: str, job_id: str | None) -> Iterator[_Head]:
-        """Yield the claimable jobs of a subqueue, or that of an id."""
-        last: tuple[int | str, ...] = ()
-        while entries := self._memory.indexes.get(("claimable", name)):
-            at = bisect_right(entries, last)
-            if at == len(entries):
-                return
-            rank, created, found = last = entries[at]
-            if job_id is None or job_id == found:
-                yield _Head(int(rank), int(created), str(found))
 
     async def heartbeat(
         self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None

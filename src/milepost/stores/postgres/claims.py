@@ -120,16 +120,16 @@ class Start:
             # The name of a subqueue is `slot`; the record of a job that was delayed still has its queue.
             rows.setdefault(slot if US in slot else row.queue or "", deque()).append(row)
         fences = iter(sorted(head[3] for head in heads))
-        order = ClaimOrder(
-            (found[name] for name in rows if name in found),
-            capacities,
-            lambda name: rows[name].popleft() if rows[name] else None,
-        )
+        read: dict[str, list[Subqueue]] = {}
+        for one in sorted(found[name] for name in rows if name in found):
+            read.setdefault(queue_name(one.name), []).append(one)
+        turned = {queue for queue, some in read.items() if any(one.name != queue for one in some)}
+        order = ClaimOrder(read, capacities, lambda name: rows[name].popleft() if rows[name] else None)
         while len(self.jobs) < self._most and (head := order.next()) is not None:
             name, row = head
             turn = next(fences)
             if self._start(row, turn) is not None:
-                if order.has_turns(name):
+                if queue_name(name) in turned:
                     turns[name] = turn
                 order.started(name, turn)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from milepost.core.limits import Capacities, key_of, queue_name, slot_of, type_name, with_keys
+from milepost.core.limits import Capacities, key_of, queue_name, ring_name, slot_of, type_name, with_keys
 from milepost.core.serialization import US
 from milepost.stores.claim_order import Subqueue
 from milepost.stores.postgres.connection import Rows
@@ -30,7 +30,7 @@ class OpenRings:
 
     def has_capacity(self, name: str) -> bool:
         """Return whether jobs of a subqueue may start."""
-        return _ring_of(name) in self.rings and self.capacities.of(slot_of(name)) > 0
+        return ring_name(name) in self.rings and self.capacities.of(slot_of(name)) > 0
 
 
 def capacity_parts(rings: Mapping[str, Sequence[str]], own: Mapping[str, int | None]) -> list[Part]:
@@ -61,7 +61,3 @@ async def first_subqueues(tx: Transaction, read: OpenRings, most: int) -> tuple[
         # The first records of these have gone, so others may be before them.
         await tx.run(*for_rows("ranks_put", "names ranks", outdated))
         most <<= 3
-
-
-def _ring_of(name: str) -> str:
-    return f"{queue_name(name)}{US}{key_of(slot_of(name))}"

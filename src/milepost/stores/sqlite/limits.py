@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from milepost.core.limits import AFTER_US, Capacities, Limit
+from milepost.core.limits import AFTER_US, Capacities, Limit, key_of, with_keys
 from milepost.core.rate import Rate
 
 if TYPE_CHECKING:
@@ -45,8 +46,12 @@ def return_start(tx: WriteTransaction, key: str, started: int) -> None:
 def capacities_of(db: ReadTransaction, queues: Mapping[str, int | None], now: int) -> Capacities:
     """Return how many more leases slots may have, for a worker that serves these queues."""
 
+    counted: dict[str, Counter[str]] = {}
+
     def held(slot: str) -> int:
-        found = db.one("claim_held", {"slot": slot, "end": slot + AFTER_US})
-        return int(found[0]) if found is not None else 0
+        key = key_of(slot)
+        if key not in counted:
+            counted[key] = with_keys(db.all("claim_held", {"slot": key, "end": key + AFTER_US}))
+        return counted[key][slot]
 
     return Capacities(read_limits(db), queues, held, now)

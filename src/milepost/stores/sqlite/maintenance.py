@@ -135,7 +135,7 @@ def forget(tx: WriteTransaction) -> None:
     tx.run("purge_wakes", (tx.now - 60_000_000,))
     tx.run("purge_kv", (tx.now,))
     tx.run("purge_counters")
-    tx.run("purge_turns", (TURNS_KEPT,))
+    tx.run("turns_forget", (TURNS_KEPT,))
 
 
 def close_minutes(tx: WriteTransaction) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from milepost.core.job import Job
-from milepost.core.limits import AFTER_US, Capacities, earliest, queue_name, slot_of
-from milepost.core.serialization import US
+from milepost.core.limits import Capacities, earliest, queue_name, slot_of
 from milepost.core.transitions import operation_ids
-from milepost.stores.claim_order import UNKNOWN_RANK, ClaimOrder, Subqueue
+from milepost.stores.claim_order import ClaimOrder
 from milepost.stores.protocol import Claim, Position, Select, Write
 from milepost.stores.rows import LARGEST, Row
+from milepost.stores.sqlite import subqueues
 from milepost.stores.sqlite.limits import capacities_of
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
@@ -160,33 +160,30 @@ def _named_job(tx: WriteTransaction, request: Claim, queues: Sequence[str], capa
 def _first_of_queues(tx: WriteTransaction, request: Claim, queues: Sequence[str], capacities: Capacities) -> list[Job]:
     """Start the first jobs of the open queues, skipping those that are refused."""
     for queue in queues:
-        tx.run("claim_promote", (queue, tx.now, PROMOTE_BATCH))
+        subqueues.promote(tx, queue, PROMOTE_BATCH)
     most = len(request.starts)
-    found = [one for queue in queues for one in subqueues(tx, queue)]
-    heads = {one.name: _heads(tx, one.name, 1 + most // len(found)) for one in found}
-    heads |= {queue: _heads(tx, queue, int(max(1, min(most, capacities.of(slot_of(queue)))))) for queue in queues}
-    turned = {queue_name(one.name) for one in found}
-    found += [Subqueue(UNKNOWN_RANK, _turn(tx, queue) if queue in turned else 0, queue) for queue in queues]
-    order = ClaimOrder(found, capacities, lambda name: next(heads[name], None))
+    rings = {queue: subqueues.rings(tx, queue) for queue in queues}
+    heads = {queue: _heads(tx, queue, int(max(1, min(most, capacities.of(slot_of(queue)))))) for queue in queues}
+
+    def next_head(name: str) -> Row | None:
+        if name not in heads:
+            heads[name] = _heads(tx, name, 1)
+        return next(heads[name], None)
+
+    found = {queue: subqueues.first(tx, queue, some, capacities, most) for queue, some in rings.items()}
+    order = ClaimOrder(found, capacities, next_head)
     jobs: list[Job] = []
     while len(jobs) < most and (head := order.next()) is not None:
         name, row = head
         outcome = tx.apply(Write(row.id, request.starts[len(jobs)]), row)
         if outcome.accepted and outcome.job is not None:
             jobs.append(outcome.job)
-            if order.has_turns(name):
-                tx.run("turn_put", (name,))
-            order.started(name, _turn(tx, name) if order.has_turns(name) else 0)
+            order.started(name, subqueues.take_turn(tx, name) if rings[queue_name(name)] else 0)
     return jobs
 
 
-def _turn(tx: ReadTransaction, name: str) -> int:
-    found = tx.one("turn_get", (name,))
-    return int(found[0]) if found is not None else 0
-
-
 def _heads(tx: WriteTransaction, name: str, most: int) -> Iterator[Row]:
-    """Yield the claimable records of a subqueue, which are read `most` at a time."""
+    """Yield the claimable records of a queue or a subqueue, of which `most` are read at first."""
     place = _BEFORE_ALL
     while rows := waiting(tx, name, tx.now, most, place):
         for row in rows:
@@ -194,11 +191,7 @@ def _heads(tx: WriteTransaction, name: str, most: int) -> Iterator[Row]:
             yield row
         if len(rows) < most:
             return
-
-
-def subqueues(db: ReadTransaction, queue: str) -> list[Subqueue]:
-    """Return the subqueues of a queue that have claimable jobs."""
-    return [Subqueue(*row) for row in db.all("subqueues", {"first": queue + US, "end": queue + AFTER_US})]
+        most *= 2
 
 
 def waiting(
@@ -224,8 +217,8 @@ def claimable(db: ReadTransaction, worker: str, queues: Mapping[str, int | None]
     capacities = capacities_of(db, queues, now)
     opened = [queue for queue in queues if not capacities.is_paused(queue)]
     for queue in opened:
-        for name in (queue, *(one.name for one in subqueues(db, queue))):
-            if capacities.of(slot_of(name)) > 0 and waiting(db, name, now, 1):
+        for one in subqueues.first(db, queue, subqueues.rings(db, queue), capacities, 1):
+            if capacities.of(slot_of(one.name)) > 0 and waiting(db, one.name, now, 1):
                 return True, None
     due = earliest(next_due(db, opened), capacities.reopens())
     return due is not None and due <= now, due

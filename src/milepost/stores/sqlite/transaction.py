@@ -23,6 +23,7 @@ from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.rows import KEEP, Row, body, columns, pairs
 from milepost.stores.sqlite.database_file import DatabaseFile
 from milepost.stores.sqlite.limits import close_gate, return_start
+from milepost.stores.sqlite.subqueues import place
 
 
 class ReadTransaction:
@@ -310,6 +311,7 @@ class WriteTransaction(ReadTransaction):
             self.run("held_put", (new["held"], created, job_id))
         for member in memberships(new):
             self.run("member_put", (*member, job_id))
+        place(self, derived[3])
         if derived[3] is not None:
             self.wakes_workers = True
 
@@ -321,6 +323,7 @@ class WriteTransaction(ReadTransaction):
             self.run("record_update_body", (text, row.n))
         else:
             self.run("record_update", (text, *derived, row.n))
+            place(self, row.queue, derived[3])
             if derived[3] is not None or before.lease is not None:
                 self.wakes_workers = True  # it is in a queue now, or its lease freed a slot
         if new.get("held") != old.get("held"):
@@ -346,6 +349,7 @@ class WriteTransaction(ReadTransaction):
         if record.get("held"):
             self.run("held_delete", (record["held"], row.created, row.id))
         self.run("record_delete", (row.n,))
+        place(self, row.queue)
         for group in groups_of(row.id, record):
             self.run("removed_member_put", {"group": group, "status": row.status, "id": row.id})
         if record.get("type") == BATCH:

@@ -6,10 +6,13 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 
+import pytest
+
 from milepost.core import transitions as plans
 from milepost.core.job import Job
 from milepost.core.limits import KEEP, Limit, ready_name, slot_name
 from milepost.core.serialization import US
+from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Write
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
 
@@ -255,6 +258,12 @@ class Limits(Scenarios):
     async def test_limits_hold_in_random_histories(self, fixture: StoreFixture) -> None:
         await random_history(fixture, random.Random(20))
 
+    @pytest.mark.parametrize("seed", range(3))
+    async def test_turns_hold_in_random_histories(self, fixture: StoreFixture, seed: int) -> None:
+        memory = StoreFixture(MemoryStore(blocking=fixture.store.blocking))
+        wanted = await claimed_at_random(memory, random.Random(seed))
+        assert await claimed_at_random(fixture, random.Random(seed)) == wanted
+
 
 async def random_history(fixture: StoreFixture, chance: random.Random, steps: int = 200) -> None:
     """Submit, start and end jobs at random under changing limits. Raises AssertionError if a start exceeds one: invariant I33."""
@@ -284,6 +293,38 @@ async def random_history(fixture: StoreFixture, chance: random.Random, steps: in
                 else:
                     change = plans.plan_complete(fixture.operation_id(), token_of(ended), None, {})
                 await fixture.do(ended.job_id, change)
+
+
+async def claimed_at_random(fixture: StoreFixture, chance: random.Random, steps: int = 150) -> list[list[str]]:
+    """Submit, start, end and cancel jobs of many partitions at random, and return the ids of each claim, in order."""
+    claimed, running = list[list[str]](), list[Job]()
+    for number in range(steps):
+        match chance.randrange(8):
+            case 0:
+                per_partition, most = chance.choice([None, 1, 2]), chance.choice([None, 0, 3, 9])
+                await fixture.store.set_limit(chance.choice(["t", "api"]), most, False, per_partition)
+            case 1 | 2 | 3 | 4:
+                partition, key = chance.choice([None, *range(12)]), chance.choice(["t", "api"])
+                fields = limited_job(
+                    None if partition is None else f"p{partition}",
+                    key=key,
+                    queue=chance.choice(["t", "gpu"]),
+                    priority=chance.choice(["0", "0", "3", "-1"]),
+                )
+                await fixture.create(f"j{number:03}", fields)
+            case 5 | 6:
+                queues = chance.choice([["t"], ["t@gpu"], ["t", "t@gpu"]])
+                jobs = await fixture.claim(queues, chance.randrange(1, 5))
+                claimed.append([job.job_id for job in jobs])
+                running += jobs
+            case _ if running:
+                ended = running.pop(chance.randrange(len(running)))
+                if chance.random() < 0.3:
+                    await fixture.do(ended.job_id, plans.plan_release(fixture.operation_id(), token_of(ended), {}))
+                else:
+                    change = plans.plan_complete(fixture.operation_id(), token_of(ended), None, {})
+                    await fixture.do(ended.job_id, change)
+    return claimed
 
 
 def assert_within(slot: str, leases: Mapping[str, int], limits: Mapping[str, tuple[int | None, int | None]]) -> None:

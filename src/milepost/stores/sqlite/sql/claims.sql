@@ -1,11 +1,11 @@
 -- What workers claim: queues, their limits, and how a waiting worker is woken.
 
 -- name: claim_promote
--- Make due records of a queue claimable, the longest waiting first.
+-- Make due records of a queue claimable, the longest waiting first, and return the names of their subqueues.
 -- Values: queue, now, limit
 UPDATE [jobs] SET scheduled = NULL, queue = coalesce(subqueue, queue) WHERE n IN (
     SELECT n FROM [jobs] INDEXED BY [jobs_scheduled] WHERE queue = ? AND scheduled <= ? ORDER BY scheduled LIMIT ?
-)
+) RETURNING subqueue
 
 -- name: claim_next
 -- Read the first claimable records of a queue after the position (:rank, :created, :id).
@@ -26,40 +26,10 @@ WHERE queue = ? AND scheduled < 9223372036854775807
     AND NOT EXISTS (SELECT 1 FROM [draining] WHERE [draining].key = [jobs].unique_key AND [draining].key <> '')
 ORDER BY scheduled LIMIT 1
 
--- name: subqueues
--- Read the subqueues of a queue that have claimable records: the first rank, the last turn, and the name of each. The names
--- are the texts in [:first, :end), which are found one after another in the index.
-WITH RECURSIVE [names] (name) AS (
-    SELECT min(queue) FROM [jobs] INDEXED BY [jobs_claimable]
-    WHERE queue >= :first AND queue < :end AND scheduled IS NULL
-    UNION ALL
-    SELECT (
-        SELECT min(queue) FROM [jobs] INDEXED BY [jobs_claimable]
-        WHERE queue > [names].name AND queue < :end AND scheduled IS NULL
-    ) FROM [names] WHERE [names].name IS NOT NULL
-)
-SELECT
-    (
-        SELECT rank FROM [jobs] INDEXED BY [jobs_claimable]
-        WHERE queue = [names].name AND scheduled IS NULL ORDER BY rank LIMIT 1
-    ),
-    coalesce([turns].turn, 0), [names].name
-FROM [names] LEFT JOIN [turns] ON [turns].name = [names].name WHERE [names].name IS NOT NULL
-
--- name: turn_get
--- Read when a subqueue had its last turn.
--- Values: name
-SELECT turn FROM [turns] WHERE name = ?
-
--- name: turn_put
--- Give the next turn to a subqueue.
--- Values: name
-INSERT OR REPLACE INTO [turns] SELECT ?, coalesce(max(turn), 0) + 1 FROM [turns]
-
 -- name: claim_held
--- Count the leases of slots in [:slot, :end), live and draining.
-SELECT (SELECT count(*) FROM [jobs] WHERE slot >= :slot AND slot < :end)
-    + (SELECT count(*) FROM [draining] WHERE slot >= :slot AND slot < :end)
+-- Count the leases of each slot in [:slot, :end), live and draining.
+SELECT slot, count(*) FROM [jobs] INDEXED BY [jobs_slot] WHERE slot >= :slot AND slot < :end GROUP BY slot
+UNION ALL SELECT slot, count(*) FROM [draining] WHERE slot >= :slot AND slot < :end GROUP BY slot
 
 -- name: held_slots
 -- Count the leases of each slot, live and draining.

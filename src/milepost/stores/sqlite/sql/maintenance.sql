@@ -80,11 +80,6 @@ DELETE FROM [kv] WHERE until <= ?
 -- Delete counters without records.
 DELETE FROM [counters] WHERE count <= 0
 
--- name: purge_turns
--- Delete all but the newest turns.
--- Values: how many to keep
-DELETE FROM [turns] WHERE turn <= (SELECT turn FROM [turns] ORDER BY turn DESC LIMIT 1 OFFSET ?)
-
 -- name: open_ends_get
 -- Read the counts of minutes that are not closed.
 -- Values: from, until

@@ -120,9 +120,13 @@ CREATE TABLE IF NOT EXISTS [limits] (
     key TEXT PRIMARY KEY, most INTEGER, paused INTEGER NOT NULL, per_partition INTEGER,
     rate TEXT, gate INTEGER NOT NULL, opens INTEGER NOT NULL
 ) WITHOUT ROWID;
--- When subqueues had their last turn, as numbers in ascending order.
-CREATE TABLE IF NOT EXISTS [turns] (name TEXT PRIMARY KEY, turn INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS [turns_turn] ON [turns] (turn);
+-- When subqueues, and queues that have some, had their last turn, as numbers in ascending order; see `subqueues.sql`.
+-- `rank` is that of the first claimable record of a subqueue, NULL without one. `ring` is the queue with the limit key.
+CREATE TABLE IF NOT EXISTS [subqueues] (
+    name TEXT PRIMARY KEY, ring TEXT NOT NULL, rank INTEGER, turn INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS [subqueues_first] ON [subqueues] (ring, rank, turn, name) WHERE rank IS NOT NULL;
+CREATE INDEX IF NOT EXISTS [subqueues_turn] ON [subqueues] (turn);
 CREATE TABLE IF NOT EXISTS [kv] (
     key TEXT PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL, until INTEGER
 ) WITHOUT ROWID;
