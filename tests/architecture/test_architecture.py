@@ -21,7 +21,7 @@ LONGER_FILES: dict[str, str] = {}  # "path/in/src/milepost.py": "reason"
 # Third-party packages that a layer may import at module level; all others are imported where they are used.
 IMPORTED_AT_START: dict[str, set[str]] = {
     "cli/": {"click"},
-    "cli/tui": {"textual"},
+    "cli/tui": {"rich", "textual"},
     "client/": {"httpx"},
     "django/": {"asgiref", "django", "django_tasks"},
     "documents/commands": {"click"},

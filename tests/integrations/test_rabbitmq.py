@@ -10,12 +10,16 @@ import pytest
 from tests.integrations.conftest import Deployment
 from tests.integrations.integration_conformance import IntegrationConformance
 from tests.integrations.rabbitmq import RabbitServer
-from tests.integrations.test_celery import CELERY, _fresh_signals
+from tests.integrations.test_celery import CELERY
 
 pytest.importorskip("celery")
-pytestmark = [pytest.mark.slow, pytest.mark.service("rabbitmq-server"), pytest.mark.timeout(300), pytest.mark.timing]
-
-__all__ = ["_fresh_signals"]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.service("rabbitmq-server"),
+    pytest.mark.timeout(300),
+    pytest.mark.timing,
+    pytest.mark.usefixtures("celery_signals"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from milepost import AsyncJobManager, AsyncJobs, JobManager, Jobs
 
 PAIRS = [(AsyncJobManager, JobManager), (AsyncJobs, Jobs)]
-INTERNAL = {"of", "dispatch"}
+INTERNAL = {"of", "dispatch", "after_fork"}
 """Members of the async API that only milepost's own code needs."""
 
 

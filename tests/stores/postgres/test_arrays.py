@@ -58,9 +58,3 @@ def test_transaction_in_another_encoding_stores_texts_as_they_are(jobs: Jobs, po
     with psycopg.connect(postgres_server.url(), client_encoding="LATIN1") as db:
         jobs.using(db).submit("echo", {"text": "é"})
     assert texts(jobs) == ["é"]
-
-
-def test_nul_separates_no_texts(jobs: Jobs) -> None:
-    jobs.submit("echo", {"text": "one"}, labels={"a": "b"})
-    with pytest.raises(psycopg.DataError, match="NUL"):
-        jobs.count_jobs(labels={"a": "b\0a=b"})
