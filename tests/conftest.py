@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
@@ -41,6 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs like this
         signal.signal(signal.SIGINT, signal.default_int_handler)  # programs under test must receive Ctrl-C
+    hypothesis.settings.load_profile(
+        "ci"
+    )  # the same examples in each run, without time limits, also where CI is not set
     DEFAULT_TIMEOUT_CONFIG.read = PATIENCE  # five seconds otherwise, which a busy machine may take for one answer
     _homes.append(tempfile.mkdtemp(prefix="milepost-tests-"))
     for name in ("STATE", "DATA", "CONFIG", "CACHE"):
