@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -13,7 +12,6 @@ from milepost.core.errors import (
     IllegalTransitionError,
     InvalidInputError,
     JobNotFoundError,
-    StoreFullError,
 )
 from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
@@ -182,9 +180,7 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
     async def _page(self, query: Query, limit: int, cursor: str | None, *, counted: bool) -> Page:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InvalidInputError("limit", f"{limit!r:.40} must be a whole number from 1 to {LIST_LIMIT_MAX}")
-        if not self.runtime.has_heartbeat:
-            with suppress(StoreFullError):  # a full disk hides no jobs
-                await self.runtime.sweeper.tick()
+        await self.runtime.sweep_if_alone()
         return await find(self.store, query, min(limit, LIST_LIMIT_MAX), cursor, counted=counted)
 
     async def count_jobs(
@@ -291,7 +287,7 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
         as one event of kind ``skipped``. Raises JobNotFoundError.
         """
         seen = None if after is None else StreamPosition.read(after)
-        return watch.watch(self.store, known_id(job_id), seen)
+        return watch.watch(self.store, known_id(job_id), seen, self.runtime.sweep_if_alone)
 
     async def wait(self, job: Job[R] | str, timeout: Duration | None = None) -> Job[R]:
         """Wait until the job, given as a Job or by its id, has ended, and return it.
@@ -299,7 +295,7 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
         Raises WaitTimeoutError after `timeout`, and JobNotFoundError.
         """
         limit = None if timeout is None else seconds(timeout, "timeout")
-        return await watch.wait(self.store, known_id(id_of(job)), limit)
+        return await watch.wait(self.store, known_id(id_of(job)), limit, self.runtime.sweep_if_alone)
 
     async def result(self, job: Job[R] | str) -> R:
         """Return the result of a completed job, given as a Job or by its id.

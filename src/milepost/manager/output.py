@@ -9,7 +9,8 @@ from milepost.core.defaults import LIST_LIMIT_MAX
 from milepost.core.errors import InvalidInputError, JobNotFoundError
 from milepost.core.output import OutputChunk, OutputPosition, decode_chunks, output_prefix
 from milepost.core.serialization import known_id
-from milepost.manager.watch import is_final, records
+from milepost.manager.watch import Sweep, is_final, records
+from milepost.run.runtime import Runtime
 from milepost.stores.protocol import Store
 
 
@@ -17,6 +18,7 @@ class OutputMethods:
     """Adds `output` and `follow_output` to a manager."""
 
     store: Store
+    runtime: Runtime
 
     async def output(self, job_id: str, after: str | None = None, limit: int = LIST_LIMIT_MAX) -> list[OutputChunk]:
         """Return up to `limit` chunks (at most 1,000) of what the job wrote with `run.output`, oldest first.
@@ -38,7 +40,7 @@ class OutputMethods:
         `after` is the `position` of a chunk, after which it continues. Raises JobNotFoundError, also if the job is deleted
         meanwhile, and InvalidInputError.
         """
-        return follow_output(self.store, known_id(job_id), OutputPosition.parse(after))
+        return follow_output(self.store, known_id(job_id), OutputPosition.parse(after), self.runtime.sweep_if_alone)
 
 
 async def read_output(store: Store, job_id: str, after: OutputPosition, limit: int) -> list[OutputChunk]:
@@ -49,9 +51,9 @@ async def read_output(store: Store, job_id: str, after: OutputPosition, limit: i
     return list(decode_chunks(((item.key, item.value) for item in items if item.key >= own), after))[:limit]
 
 
-async def follow_output(store: Store, job_id: str, after: OutputPosition) -> AsyncGenerator[OutputChunk]:
+async def follow_output(store: Store, job_id: str, after: OutputPosition, sweep: Sweep) -> AsyncGenerator[OutputChunk]:
     """Yield the chunks after a position until the job has ended. Raises JobNotFoundError."""
-    async with aclosing(records(store, job_id)) as jobs:
+    async with aclosing(records(store, job_id, None, sweep)) as jobs:
         async for job in jobs:
             while chunks := await read_output(store, job_id, after, LIST_LIMIT_MAX):
                 for chunk in chunks:

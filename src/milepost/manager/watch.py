@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -14,6 +14,9 @@ from milepost.stores.protocol import Store
 
 WAIT_STEP = 5.0
 """Seconds after which a silent feed is not trusted and the record is read, in case the server lost data."""
+
+Sweep = Callable[[], Awaitable[None]]
+"""Recovers the jobs of dead processes if it is time: the job may be one, and no other process may be left that does."""
 
 
 def snapshot(job: Job) -> Event:
@@ -63,7 +66,7 @@ async def catch_up(store: Store, job: Job, seen: int, until: int) -> list[Event]
     return events
 
 
-async def watch(store: Store, job_id: str, after: StreamPosition | None = None) -> AsyncIterator[Event]:
+async def watch(store: Store, job_id: str, after: StreamPosition | None, sweep: Sweep) -> AsyncIterator[Event]:
     """Yield each event of a job from now on, after a snapshot; or each event after a position. End with the last event.
 
     Events that are no longer stored are declared by one of kind ``skipped``. If the position belongs to an earlier job
@@ -78,12 +81,12 @@ async def watch(store: Store, job_id: str, after: StreamPosition | None = None) 
             raise JobNotFoundError(job_id)
         if before is not None and is_same(before, job):
             break  # the feed only has ids; from here on it has no event of an earlier job
-    async with aclosing(_watch(store, job, feed, None if after is None else after.seen_of(job))) as events:
+    async with aclosing(_watch(store, job, feed, None if after is None else after.seen_of(job), sweep)) as events:
         async for event in events:
             yield replace(event, position=str(StreamPosition.of(job, event.version)))
 
 
-async def _watch(store: Store, job: Job, position: str, after: int | None) -> AsyncGenerator[Event]:
+async def _watch(store: Store, job: Job, position: str, after: int | None, sweep: Sweep) -> AsyncGenerator[Event]:
     job_id = job.job_id
     if after is None:
         yield snapshot(job)
@@ -96,6 +99,7 @@ async def _watch(store: Store, job: Job, position: str, after: int | None) -> As
             if event.kind == "deleted":
                 return
     while not is_final(job):
+        await sweep()
         news = await store.feed(position, timeout=WAIT_STEP)
         position = news.position
         mine = [event for event in news.events if event.job_id == job_id and event.version > seen]
@@ -125,16 +129,16 @@ async def _watch(store: Store, job: Job, position: str, after: int | None) -> As
                     return
 
 
-async def wait(store: Store, job_id: str, timeout: float | None = None) -> Job:
+async def wait(store: Store, job_id: str, timeout: float | None, sweep: Sweep) -> Job:
     """Return the job when it has ended. Raises JobNotFoundError, also if it is deleted, and WaitTimeoutError."""
-    async with aclosing(records(store, job_id, timeout)) as jobs:
+    async with aclosing(records(store, job_id, timeout, sweep)) as jobs:
         async for job in jobs:
             if job.is_terminal:
                 return job
     raise AssertionError("records() ends by an error only")
 
 
-async def records(store: Store, job_id: str, timeout: float | None = None) -> AsyncGenerator[Job]:
+async def records(store: Store, job_id: str, timeout: float | None, sweep: Sweep) -> AsyncGenerator[Job]:
     """Yield the job, and again whenever it may have changed; without end.
 
     Raises JobNotFoundError, also if it is deleted meanwhile, and WaitTimeoutError after `timeout` seconds.
@@ -153,6 +157,7 @@ async def records(store: Store, job_id: str, timeout: float | None = None) -> As
             left = WAIT_STEP if deadline is None else min(WAIT_STEP, deadline - time.monotonic())
             if left <= 0:
                 raise WaitTimeoutError(f"Job {job_id} is {job.status} after {timeout} s")
+            await sweep()
             news = await store.feed(position, timeout=left)
             position = news.position
             # A silent feed may have lost events.

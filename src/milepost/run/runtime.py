@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
+from contextlib import suppress
 from functools import cached_property
 
+from milepost.core.errors import StoreFullError
 from milepost.core.instances import Instances
 from milepost.run.heartbeat import Heartbeat
 from milepost.run.sweeper import Sweeper
@@ -60,6 +62,12 @@ class Runtime:
     def sweeper(self) -> Sweeper:
         """Return a sweeper for code that has no heartbeat. It uses the store as it was given, blocking or async."""
         return Sweeper(self.store, self.settings, self.ttl, clock=self.clock, ids=self.ids)
+
+    async def sweep_if_alone(self) -> None:
+        """Sweep if it is time and no heartbeat of this process does."""
+        if not self.has_heartbeat and self.sweeper.is_due:
+            with suppress(StoreFullError):  # a full disk hides no jobs
+                await self.sweeper.tick()
 
     def with_store(self, store: Store) -> Runtime:
         """Return a runtime with the other API of the same store, and with the same heartbeat."""
