@@ -14,7 +14,7 @@ from rich.console import Console
 from milepost.cli.rendering.job_detail import print_job
 from milepost.cli.rendering.live import ended_text
 from milepost.core.events import Event
-from milepost.core.job import Job, JobStatus
+from milepost.core.job import Failure, Job, JobStatus
 
 
 def printed(job: Job | Mapping[str, str], events: Sequence[Event] = ()) -> str:
@@ -74,6 +74,14 @@ def test_attempt_of_a_snoozed_job_is_none_charged() -> None:
     assert "running for" not in out  # it was said of every job that had started once
     assert re.search(r"attempt +none charged \(at most 3\)", out)
     assert re.search(r"given back to the queue .*: Snoozed for 5 s \(gate page\)", out)
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("lost", "lost after"), ("crash_loop", "lost after"), ("error", "took")])
+def test_time_until_a_lease_expired_is_no_run_time(kind: str, shown: str) -> None:
+    """Regression: a job that was killed after 6 s, and found lost by the first command ten minutes later, "took" ten minutes."""
+    times = [datetime.fromtimestamp(second, UTC) for second in (0, 0, 600)]
+    job = Job("one", "load", JobStatus.FAILED, 0.0, "", *times, failure=Failure(kind))
+    assert re.search(rf"^ *{shown} +10 min 0 s$", printed(job), re.MULTILINE)
 
 
 def test_show_lists_runs_with_worker_release_and_end() -> None:
