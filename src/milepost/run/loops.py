@@ -188,7 +188,8 @@ def cursors_of(run: Run, log_unreportable: Callable[[str, Exception], None]) -> 
             continue
         if cursor and not place.has_state:
             ledger = ledger_of(place, loop.is_passed(cursor))
-            cursors[name] = {**cursor, **({"shared": True} if place.is_shared else {}), **ledger}
+            inner = {"inner": True} if "reached" in cursor and place.outer is not None else {}
+            cursors[name] = {**cursor, **inner, **({"shared": True} if place.is_shared else {}), **ledger}
     return cursors
 
 

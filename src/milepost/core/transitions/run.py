@@ -30,6 +30,7 @@ from milepost.core.transitions.table import (
     TransitionTemplate,
     bind,
     branch,
+    reset_of,
     template,
 )
 
@@ -211,7 +212,7 @@ def _fails(retryable: bool, stopping: bool, unstarted: bool) -> TransitionTempla
         event="failed",
         emit=("error", "progress", "message"),
     )
-    names = ("token", "error", "failure", "delay", "by", "why", "start", *REPORT)
+    names = ("token", "error", "failure", "delay", "by", "why", "start", "reset", *REPORT)
     return template("fail", names, *((again, last) if retryable else (last,)))
 
 
@@ -219,7 +220,7 @@ def _fails(retryable: bool, stopping: bool, unstarted: bool) -> TransitionTempla
 def _releases(stopping: bool, gated: bool, unstarted: bool) -> TransitionTemplate:
     return template(
         "release",
-        ("token", "by", "why", "delay", "start", *(("gate",) if gated else ()), *REPORT),
+        ("token", "by", "why", "delay", "start", "reset", *(("gate",) if gated else ()), *REPORT),
         branch(
             (RUNNING,),
             PENDING,
@@ -329,6 +330,7 @@ def plan_fail(
         by="milepost",
         why=why,
         start=start,
+        reset=reset_of(report),
         **report,
     )
 
@@ -348,7 +350,8 @@ def plan_release(
     `stopping`: its code did not stop within the grace period, so its lease drains. `delay`: microseconds until another
     run may start. `gate`: a limit key of which no job may start before that either. `start` is as in `plan_fail`.
     """
-    given = {"by": "milepost", "why": "shutdown", "delay": None if delay is None else str(delay), "start": start}
+    given = {"by": "milepost", "why": "shutdown", "start": start, "reset": reset_of(report)}
+    given["delay"] = None if delay is None else str(delay)
     if gate is not None:
         given["gate"] = gate
     return bind(_releases(stopping, gate is not None, start is not None), operation_id, token=token, **given, **report)
