@@ -11,7 +11,6 @@ from json.encoder import encode_basestring
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from milepost.core.loop_positions import continues_loops
 from milepost.core.placement import ANSWER, PAUSED
 from milepost.core.serialization import US, compact_json, from_json, from_micros, labels_dict
 from milepost.core.usage import decode_usage
@@ -292,7 +291,7 @@ def _repeated(record: Record) -> str:
     """Return what the code of a paused job repeats when it is resumed: ``nothing``, ``rest``, ``checkpoint``, ``steps`` or ``all``."""
     if "started" not in record:
         return "nothing"
-    if continues_loops(record):
+    if record.get("cursors") or record.get("state"):
         return "rest"
     return "checkpoint" if record.get("checkpoint") else "steps" if record.get("steps") else "all"
 

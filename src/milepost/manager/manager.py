@@ -30,7 +30,7 @@ from milepost.core.serialization import (
     validate_job_id,
     validate_new_id,
 )
-from milepost.core.transitions import plan_cancel, plan_retry, plan_update, reset_of
+from milepost.core.transitions import plan_cancel, plan_retry, plan_update
 from milepost.manager import descendants, watch
 from milepost.manager.creation import closed_batch, creation_error, plan_new
 from milepost.manager.options import CreateOptions
@@ -239,10 +239,9 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
             raise InvalidInputError("only_failed", "submits a new job; omit from_start and dependents")
         if only_failed:
             return await self._retry_failed_items(job_id)
-        ended = None if from_start else await self.get_job(known_id(job_id))
-        reset = "0" if ended is None else reset_of(ended.record)
-        plan = plan_retry(self._new_operation_id(), from_start=from_start, reset=reset)
-        outcome = await self._apply(Write(known_id(job_id), plan))
+        outcome = await self._apply(
+            Write(known_id(job_id), plan_retry(self._new_operation_id(), from_start=from_start))
+        )
         if not outcome.accepted:
             raise rejection_error(outcome, job_id, "retry")
         if dependents and outcome.job is not None:

@@ -188,8 +188,7 @@ def cursors_of(run: Run, log_unreportable: Callable[[str, Exception], None]) -> 
             continue
         if cursor and not place.has_state:
             ledger = ledger_of(place, loop.is_passed(cursor))
-            inner = {"inner": True} if "reached" in cursor and place.outer is not None else {}
-            cursors[name] = {**cursor, **inner, **({"shared": True} if place.is_shared else {}), **ledger}
+            cursors[name] = {**cursor, **({"shared": True} if place.is_shared else {}), **ledger}
     return cursors
 
 

@@ -18,7 +18,6 @@ from milepost.core.transitions import (
     plan_lease_expired,
     plan_mark_stale,
     plan_undispatchable,
-    reset_of,
 )
 from milepost.core.transitions.operations import Change
 from milepost.run.crash_report import crash_loop_line, report_lost_run
@@ -226,7 +225,6 @@ class Sweeper:
             crash_loop=report_lost_run(job, FailureKind.CRASH_LOOP, loop),
             crashes_left=limit - 1 if charged else None,
             token=job.record.get("token"),
-            reset=reset_of(job.record),
         )
 
     def _may_not_have_started(self, job: Job) -> bool:

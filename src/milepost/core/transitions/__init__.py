@@ -44,7 +44,7 @@ from milepost.core.transitions.run import (
     plan_suspend,
 )
 from milepost.core.transitions.start import plan_adopt, plan_deliver, plan_resume, plan_start
-from milepost.core.transitions.table import ACTIVE, ANY, MOVES, REPORT, TERMINAL, reset_of
+from milepost.core.transitions.table import ACTIVE, ANY, MOVES, REPORT, TERMINAL
 
 __all__ = [
     "ACTIVE",
@@ -99,5 +99,4 @@ __all__ = [
     "plan_undispatchable",
     "plan_update",
     "plan_wake_below",
-    "reset_of",
 ]

@@ -46,7 +46,7 @@ _RETRY_OPS: tuple[Operation, ...] = (
 def _retries(from_start: bool, waits: bool = False) -> TransitionTemplate:
     return template(
         "retry from start" if from_start else "retry, wait" if waits else "retry",
-        ("reset",),
+        (),
         branch(
             (FAILED, CANCELLED),
             PENDING,
@@ -65,7 +65,7 @@ def _retries(from_start: bool, waits: bool = False) -> TransitionTemplate:
 
 _RETRY_CHILD = template(
     "retry_child",
-    ("run", "run_token", "parent_attempt", "reset"),
+    ("run", "run_token", "parent_attempt"),
     branch(
         (FAILED, CANCELLED),
         PENDING,
@@ -119,15 +119,14 @@ def _updates(target: str) -> TransitionTemplate:
     return template("update", _UPDATE_NAMES, *branches, retention="updates")
 
 
-def plan_retry(operation_id: str, *, from_start: bool = False, waits: bool = False, reset: str | None = "0") -> Change:
+def plan_retry(operation_id: str, *, from_start: bool = False, waits: bool = False) -> Change:
     """Return an ended job to pending with one new retry budget; past attempts stay.
 
     The checkpoint, cursors, state and kept steps stay too, unless `from_start` is set. `waits`: it is held again while a
-    group of its `after` has an open member. `reset` is what `reset_of` returns. Refused for a child that could not start:
-    its parent failed, was cancelled or has no record.
+    group of its `after` has an open member. Refused for a child that could not start: its parent failed, was cancelled or
+    has no record.
     """
-    form = _RETRY_FROM_START if from_start else _RETRY_WAITING if waits else _RETRY
-    return bind(form, operation_id, reset=reset)
+    return bind(_RETRY_FROM_START if from_start else _RETRY_WAITING if waits else _RETRY, operation_id)
 
 
 def plan_retry_child(operation_id: str, *, run: tuple[str, str], generation: str) -> Change:
@@ -136,7 +135,7 @@ def plan_retry_child(operation_id: str, *, run: tuple[str, str], generation: str
     It is held again while a group of its `after` has an open member.
     """
     run_id, token = run
-    return bind(_RETRY_CHILD, operation_id, run=run_id, run_token=token, parent_attempt=generation, reset="0")
+    return bind(_RETRY_CHILD, operation_id, run=run_id, run_token=token, parent_attempt=generation)
 
 
 def plan_update(

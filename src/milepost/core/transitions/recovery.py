@@ -23,7 +23,6 @@ from milepost.core.transitions.table import (
     TransitionTemplate,
     bind,
     branch,
-    reset_of,
     template,
 )
 
@@ -91,14 +90,14 @@ def _lost(*owner_is_gone: Guard, charged: bool = True, report: tuple[Operation, 
 def _lease_expired(charged: bool) -> TransitionTemplate:
     return template(
         "lease_expired",
-        ("token", "error", "failure", "crash_loop", "last", "reset"),
+        ("token", "error", "failure", "crash_loop", "last"),
         *_lost(("past", "lease"), ("eq", "token", Param("token")), charged=charged),
     )
 
 
 _CRASH = template(
     "crash",
-    ("token", "error", "failure", "crash_loop", "last", "reset", *REPORT),
+    ("token", "error", "failure", "crash_loop", "last", *REPORT),
     *_lost(HOLDS_TOKEN, report=REPORT_OPS),
 )
 _EXPIRE = template(
@@ -124,20 +123,13 @@ _MARK_STALE = template(
 
 
 def plan_lease_expired(
-    operation_id: str,
-    *,
-    error: str,
-    failure: str,
-    crash_loop: str,
-    crashes_left: int | None,
-    token: str | None = None,
-    reset: str | None = "0",
+    operation_id: str, *, error: str, failure: str, crash_loop: str, crashes_left: int | None, token: str | None = None
 ) -> Change:
     """Recover a job whose lease, with this token, expired: retry it, or fail it.
 
     Without `token` it is any lease. A request that arrives late may otherwise find the expired lease of a later run.
     `crashes_left` is the number of earlier crashes at which the budget is spent. None: several runs of one process
-    crashed together, so the crash is not charged but counted in `suspect`. `reset` is as in `plan_retry`.
+    crashed together, so the crash is not charged but counted in `suspect`.
     """
     last = None if crashes_left is None else str(crashes_left)
     return bind(
@@ -148,7 +140,6 @@ def plan_lease_expired(
         failure=failure,
         crash_loop=crash_loop,
         last=last,
-        reset=reset,
     )
 
 
@@ -157,15 +148,7 @@ def plan_crash(
 ) -> Change:
     """Recover a run whose child process died, as seen by its parent; charged to the crash budget."""
     return bind(
-        _CRASH,
-        operation_id,
-        token=token,
-        error=error,
-        failure=failure,
-        crash_loop=crash_loop,
-        last=str(last),
-        reset=reset_of(report),
-        **report,
+        _CRASH, operation_id, token=token, error=error, failure=failure, crash_loop=crash_loop, last=str(last), **report
     )
 
 

@@ -30,7 +30,6 @@ from milepost.core.transitions.table import (
     TransitionTemplate,
     bind,
     branch,
-    reset_of,
     template,
 )
 
@@ -212,7 +211,7 @@ def _fails(retryable: bool, stopping: bool, unstarted: bool) -> TransitionTempla
         event="failed",
         emit=("error", "progress", "message"),
     )
-    names = ("token", "error", "failure", "delay", "by", "why", "start", "reset", *REPORT)
+    names = ("token", "error", "failure", "delay", "by", "why", "start", *REPORT)
     return template("fail", names, *((again, last) if retryable else (last,)))
 
 
@@ -220,7 +219,7 @@ def _fails(retryable: bool, stopping: bool, unstarted: bool) -> TransitionTempla
 def _releases(stopping: bool, gated: bool, unstarted: bool) -> TransitionTemplate:
     return template(
         "release",
-        ("token", "by", "why", "delay", "start", "reset", *(("gate",) if gated else ()), *REPORT),
+        ("token", "by", "why", "delay", "start", *(("gate",) if gated else ()), *REPORT),
         branch(
             (RUNNING,),
             PENDING,
@@ -330,7 +329,6 @@ def plan_fail(
         by="milepost",
         why=why,
         start=start,
-        reset=reset_of(report),
         **report,
     )
 
@@ -350,8 +348,7 @@ def plan_release(
     `stopping`: its code did not stop within the grace period, so its lease drains. `delay`: microseconds until another
     run may start. `gate`: a limit key of which no job may start before that either. `start` is as in `plan_fail`.
     """
-    given = {"by": "milepost", "why": "shutdown", "start": start, "reset": reset_of(report)}
-    given["delay"] = None if delay is None else str(delay)
+    given = {"by": "milepost", "why": "shutdown", "delay": None if delay is None else str(delay), "start": start}
     if gate is not None:
         given["gate"] = gate
     return bind(_releases(stopping, gate is not None, start is not None), operation_id, token=token, **given, **report)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from milepost.core.defaults import ATTEMPTS_BYTES
-from milepost.core.loop_positions import keeps_progress
 from milepost.core.record import REPORTED, REPORTED_IN_EVENTS, cleared
 from milepost.core.transitions.operation_ids import IdRetention
 from milepost.core.transitions.operations import (
@@ -81,7 +79,7 @@ ARCHIVE_RUN: tuple[Operation, ...] = (
 )
 """Move the run whose end is in `ended` to the job's history. The current or last run is in the record itself."""
 RESET_TO_PENDING: tuple[Operation, ...] = (
-    ("set", "progress", Param("reset")),
+    ("set", "progress", Const("0")),
     ("set", "ready", Field("slot")),
     ("set", "ready", Field("ready_name")),
     ("stamp", "stale", Field("dispatch_after")),
@@ -98,13 +96,6 @@ SUSPEND: tuple[Operation, ...] = (
     *(("clear", name) for name in cleared("requeue") if name != "started"),
 )
 """Return to pending within the same attempt: its start, progress and history stay."""
-
-
-def reset_of(record: Mapping[str, str]) -> Value:
-    """Return the `reset` of RESET_TO_PENDING: 0, or None if the next run continues where this one was."""
-    return None if keeps_progress(record) else "0"
-
-
 END_RUN: tuple[Operation, ...] = (("stamp", "ended"), *ARCHIVE_RUN)
 RETURN_TO_PENDING: tuple[Operation, ...] = (*END_RUN, *RESET_TO_PENDING)
 CLEAR_END: tuple[Operation, ...] = (

@@ -195,9 +195,8 @@ class Children(Scenarios):
             await fail(fixture, name)
         await fixture.do("p", plans.plan_cancel(fixture.operation_id()))
         for name in "ab":
-            for from_start, waits in ((False, False), (True, False), (False, True)):
-                retry = plans.plan_retry(fixture.operation_id(), from_start=from_start, waits=waits)
-                await fixture.refused(name, retry)
+            for how in ({}, {"from_start": True}, {"waits": True}):
+                await fixture.refused(name, plans.plan_retry(fixture.operation_id(), **how))
         await fixture.do("free", plans.plan_retry(fixture.operation_id()))
         await fixture.do("p", plans.plan_retry(fixture.operation_id()))
         await fixture.do("a", plans.plan_retry(fixture.operation_id()))

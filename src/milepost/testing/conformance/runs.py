@@ -108,56 +108,6 @@ class Runs(Scenarios):
         job = await fixture.made("a", plans.plan_report(fixture.operation_id(), token_of(again), {"progress": "0.1"}))
         assert job.progress == 0.1
 
-    @pytest.mark.parametrize(
-        "back", ["fail", "crash", "lost", "lost, not charged", "release", "release stopping", "retry"]
-    )
-    @pytest.mark.parametrize(
-        ("kept", "shown"),
-        [
-            ({"cursors": '{"Rows":{"n":5,"item":[5,"d","6"]}}'}, 0.5),
-            ({"cursors": "{}", "state": '{"Rows":{"n":5,"state":"{}"}}'}, 0.5),
-            ({"cursors": '{"Rows":{"n":5,"item":[5,"d","6"]},"Cells":{"reached":12,"of":34,"inner":true}}'}, 0.5),
-            ({"cursors": '{"Rows":{"reached":5,"of":10}}'}, 0.0),
-            ({"cursors": '{"Files":{"reached":5,"of":10},"Rows":{"n":5,"item":[5,"d","6"]}}'}, 0.0),
-            ({"cursors": "{}", "state": "{}"}, 0.0),
-        ],
-        ids=["resume", "state", "plain loop inside", "plain loop", "resume inside of a plain loop", "no loop"],
-    )
-    async def test_waiting_job_has_the_progress_from_which_it_continues(
-        self, fixture: StoreFixture, back: str, kept: dict[str, str], shown: float
-    ) -> None:
-        """Regression: it was 0 until the next run began, although the loop went on from where it was."""
-        await fixture.create("a", worker_job(attempts=1 if back == "retry" else 3))
-        token = token_of(await fixture.start("a", lease=0 if "lost" in back else LONG))
-        report = {"progress": "0.5", **kept}
-        job = await fixture.made("a", plans.plan_report(fixture.operation_id(), token, report))
-
-        def failing(delay: int | None) -> Change:
-            return plans.plan_fail(
-                fixture.operation_id(), token, error="no", failure='{"kind":"error"}', report=report, delay=delay
-            )
-
-        if back == "retry":
-            job = await fixture.made("a", failing(None))
-            assert (job.status.value, job.progress) == ("failed", 0.5)
-        left = None if "not charged" in back else 2
-        ways: dict[str, Callable[[], Change]] = {
-            "fail": lambda: failing(0),
-            "crash": lambda: plans.plan_crash(fixture.operation_id(), token, report=report, last=2, **CRASH),
-            "lost": lambda: plans.plan_lease_expired(
-                fixture.operation_id(), crashes_left=left, reset=plans.reset_of(job.record), **CRASH
-            ),
-            "release": lambda: plans.plan_release(fixture.operation_id(), token, report, stopping="stopping" in back),
-            "retry": lambda: plans.plan_retry(fixture.operation_id(), reset=plans.reset_of(job.record)),
-        }
-        await fixture.tick()
-        job = await fixture.made("a", ways[back.partition(" ")[0].strip(",")]())
-        assert (job.status.value, job.progress) == ("pending", shown)
-        if "stopping" in back:
-            await fixture.do("a", plans.plan_receipt(fixture.operation_id(), token, "late", confirmed=True))
-        job = await fixture.start("a")
-        assert job.progress == 0, "until its first report"
-
     async def test_failed_job_keeps_progress(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         token = token_of(await fixture.start("a"))

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from milepost.core.errors import IllegalTransitionError, OutcomeUnknownError, StoreError, UnknownJobTypeError
 from milepost.core.job import Job, JobStatus
 from milepost.core.serialization import single_line
-from milepost.core.transitions import plan_cancel, plan_delete, plan_retry, reset_of
+from milepost.core.transitions import plan_cancel, plan_delete, plan_retry
 from milepost.core.transitions.operations import Change
 from milepost.manager import descendants
 from milepost.manager.validation import rejection_error
@@ -98,15 +98,11 @@ async def _chosen(context: WebContext, body: schemas.BulkBody, principal: Princi
     return [job for job in found if job is not None and principal.sees(job)], None
 
 
-def _plan(action: str, job: Job, principal: Principal) -> Change:
+def _plan(action: str, principal: Principal) -> Change:
     if action == "cancel":
         actor = principal.id and single_line(principal.id)  # a custom `auth` may return any text
         return plan_cancel(new_operation_id(), by=actor, message="Job cancelled by user")
-    return (
-        plan_retry(new_operation_id(), reset=reset_of(job.record))
-        if action == "retry"
-        else plan_delete(new_operation_id())
-    )
+    return plan_retry(new_operation_id()) if action == "retry" else plan_delete(new_operation_id())
 
 
 async def _startable(
@@ -164,7 +160,7 @@ async def _act(
     for start in range(0, len(jobs), BATCH_SIZE):
         some = jobs[start : start + BATCH_SIZE]
         retry = body.action == "retry"
-        writes = [Write(job.job_id, _plan(body.action, job, principal), answer=retry) for job in some]
+        writes = [Write(job.job_id, _plan(body.action, principal), answer=retry) for job in some]
         try:
             answers = (await context.store.apply(writes)).outcomes
             if retry:
