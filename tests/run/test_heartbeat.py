@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from milepost import JobCancelled, JobManager, Run, Settings, StoreUnavailableError
+from milepost import Job, JobCancelled, JobManager, Run, Settings, StoreUnavailableError
 from milepost.core.transitions import plan_create, plan_start
 from milepost.manager.validation import submit_fields
 from milepost.run.heartbeat_state import stop_reason
@@ -22,6 +22,7 @@ from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import PurgeResult, Write
 from milepost.stores.sync_bridge import run_sync
+from milepost.testing import FakeRun
 from tests.run.lost_jobs import lose_jobs
 from tests.waiting import until
 
@@ -42,6 +43,52 @@ def test_store_sets_the_pace_unless_the_settings_do(set_to: dict[str, float], ex
 
     settings = Settings(**set_to)  # type: ignore[arg-type]
     assert Runtime(SlowStore(), settings, settings.job_ttl).heartbeat.interval == expected
+
+
+def refuse_next_thread(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the next start of a thread with this name fail, as at the limit of the system."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == name:
+            monkeypatch.setattr(threading.Thread, "start", start)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def test_leases_are_renewed_after_a_moment_without_threads(
+    manager: JobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: once the system had refused a thread, no lease was renewed any more, and all runs were lost.
+
+    With another thread, that of the block that had failed would have been renewed for ever.
+    """
+    refuse_next_thread(monkeypatch, "milepost-heartbeat")
+    with pytest.raises(RuntimeError, match="can't start new thread"), manager.track("first"):
+        pass
+    (first,) = manager.list_jobs("first")
+    with manager.track("next") as run:
+        began = expires(manager, run)
+        until(lambda: expires(manager, run) > began, 20)
+    left = manager.get_job(first.job_id)
+    assert left is not None
+    assert left.lease_expires_at in (first.lease_expires_at, None)
+
+
+def test_leases_are_watched_after_a_moment_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = "milepost-lease-watch"
+    refuse_next_thread(monkeypatch, watched)
+    settings = Settings()
+    heartbeat = Runtime(MemoryStore(), settings, settings.job_ttl).heartbeat
+    run = FakeRun(Job.stored("fake", {"type": "test"}))
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        heartbeat.add(run, "stop")
+    watching = [thread.name for thread in threading.enumerate()].count(watched)
+    heartbeat.add(run, "stop")
+    assert [thread.name for thread in threading.enumerate()].count(watched) == watching + 1
+    heartbeat.remove(run)
 
 
 class TestDifferentSettings:

@@ -127,9 +127,9 @@ class Heartbeat:
         run._output_bytes = self._output_bytes
         reported = ReportedRun(run, on_outage, renewed_at, self._clock.time(), reacquire)
         with self._lock:
-            self._state.runs[run.token] = reported
             if self._thread is None:
                 self._start()
+            self._state.runs[run.token] = reported
         if on_outage == "stop":
             self._watch.include(renewed_at)
 
@@ -161,8 +161,9 @@ class Heartbeat:
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="milepost-heartbeat", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="milepost-heartbeat", daemon=True)
+            thread.start()  # the system may refuse it
+            self._thread = thread
 
     def wake(self) -> None:
         """Beat at once."""
@@ -335,8 +336,9 @@ class LeaseWatch:
         with self._lock:
             if self._thread is None:
                 self._next = renewed_at + self._lease
-                self._thread = threading.Thread(target=self._run, name="milepost-lease-watch", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="milepost-lease-watch", daemon=True)
+                thread.start()
+                self._thread = thread
             elif renewed_at + self._lease < self._next:
                 self._changed.set()
 
