@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
+from milepost.core.transitions import plan_cancel, plan_delete
+from milepost.core.transitions.operations import TransitionType
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.postgres.notifications import Notifications
+from milepost.stores.redis import lua_compiler
 from milepost.stores.redis.connect import Connector, MasterWatch, parse_redis_url
 from milepost.stores.redis.connection import SyncConnectionPool
+from milepost.stores.redis.lua_compiler import CompiledTransition, LuaCompiler
 from milepost.stores.sqlite import SQLiteStore
 from milepost.stores.sync_bridge import run_sync
 from milepost.stores.waiters import Waiters
@@ -91,3 +95,19 @@ def test_child_watches_sentinels_though_its_parent_forked_meanwhile(monkeypatch:
     watch.start()
     watch.end()
     assert codes == [0]
+
+
+def test_child_writes_to_redis_though_its_parent_forked_while_it_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: the heartbeat of a child hung at its first request with several kinds of writes."""
+    compiler, transitions = LuaCompiler(), [plan_cancel("a").transition, plan_delete("a").transition]
+    compile_transition, codes = lua_compiler.compile_transition, list[int]()
+
+    def compile_and_fork(transition: TransitionType) -> CompiledTransition:
+        monkeypatch.setattr(lua_compiler, "compile_transition", compile_transition)
+        codes.append(fork(lambda: compiler.script(transitions)))
+        return compile_transition(transition)
+
+    monkeypatch.setattr(lua_compiler, "compile_transition", compile_and_fork)
+    script, numbers = compiler.script(transitions)
+    assert codes == [0]
+    assert compiler.script(transitions) == (script, numbers)

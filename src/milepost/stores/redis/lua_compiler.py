@@ -6,7 +6,6 @@ transition types that this process has ever mixed; it grows a few times and then
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -48,17 +47,18 @@ ScriptNumbers = dict[TransitionType, tuple[int, int]]
 
 
 class LuaCompiler:
-    """Compiles each transition type once. They are compared by identity, so it keeps them. Thread-safe."""
+    """Compiles each transition type once. They are compared by identity, so it keeps them.
+
+    Thread-safe without a lock, which a fork could leave locked: what belongs together is replaced in one step.
+    """
 
     KEPT = 1000
     """Transition types are constants, so this limits only programs that create them at run time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._known: dict[TransitionType, CompiledTransition] = {}
         self._alone: dict[TransitionType, tuple[Script, ScriptNumbers]] = {}
-        self._mixed: ScriptNumbers = {}
-        self._mixture: dict[bool, Script] = {}
+        self._mixture: tuple[ScriptNumbers, dict[bool, Script]] = {}, {}
 
     def compiled(self, transition: TransitionType) -> CompiledTransition:
         """Return a transition type in Lua."""
@@ -79,19 +79,20 @@ class LuaCompiler:
                 alone = self._alone[transition] = _script([compiled]), {transition: (1, compiled.width)}
             return alone
         wanted = dict.fromkeys(transitions)
-        with self._lock:
-            if not wanted.keys() <= self._mixed.keys():
-                kept = () if len(self._mixed) >= self.KEPT else tuple(self._mixed)
-                several = sorted({*kept, *wanted}, key=lambda transition: (transition.name, self.compiled(transition)))
-                self._mixed = {
-                    transition: (number, self.compiled(transition).width)
-                    for number, transition in enumerate(several, 1)
-                }
-                self._mixture = {}
-            grows = any(self.compiled(transition).grows for transition in wanted)
-            if grows not in self._mixture:
-                self._mixture[grows] = _script([self.compiled(transition) for transition in self._mixed], grows=grows)
-            return self._mixture[grows], self._mixed
+        numbers, scripts = self._mixture
+        if not wanted.keys() <= numbers.keys():
+            kept = () if len(numbers) >= self.KEPT else numbers
+            several = sorted({*kept, *wanted}, key=lambda transition: (transition.name, self.compiled(transition)))
+            numbers = {
+                transition: (number, self.compiled(transition).width) for number, transition in enumerate(several, 1)
+            }
+            scripts = {}
+            self._mixture = numbers, scripts
+        grows = any(self.compiled(transition).grows for transition in wanted)
+        script = scripts.get(grows)
+        if script is None:
+            script = scripts[grows] = _script([self.compiled(transition) for transition in numbers], grows=grows)
+        return script, numbers
 
 
 def compile_transition(transition: TransitionType) -> CompiledTransition:
