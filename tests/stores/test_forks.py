@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from milepost import Run
 from milepost.core.transitions import plan_cancel, plan_delete
 from milepost.core.transitions.operations import TransitionType
+from milepost.stores import private_files
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.postgres.notifications import Notifications
+from milepost.stores.private_files import create_private_file
 from milepost.stores.redis import lua_compiler
 from milepost.stores.redis.connect import Connector, MasterWatch, parse_redis_url
 from milepost.stores.redis.connection import SyncConnectionPool
@@ -22,6 +25,7 @@ from milepost.stores.redis.lua_compiler import CompiledTransition, LuaCompiler
 from milepost.stores.sqlite import SQLiteStore
 from milepost.stores.sync_bridge import run_sync
 from milepost.stores.waiters import Waiters
+from milepost.testing import fake_run
 from tests.forking import at_once, fork
 from tests.stores.sqlite.sqlite_fixture import create
 
@@ -76,6 +80,14 @@ def test_memory_of_a_child_is_not_locked_by_a_thread_of_its_parent() -> None:
     store = MemoryStore()
     run_sync(store.apply([create("one")]))
     assert held_by_a_thread(store._memory.lock, lambda: fork(lambda: run_sync(store.apply([create("two")])))) == 0
+
+
+def test_child_is_not_locked_by_what_a_thread_of_its_parent_makes(tmp_path: Path) -> None:
+    """Regression: a child hung at its first output, step or new file if its parent was making one during the fork."""
+    path = tmp_path / "private"
+    assert held_by_a_thread(private_files._creating, lambda: fork(lambda: create_private_file(str(path)))) == 0
+    assert path.exists()
+    assert held_by_a_thread(Run._making, lambda: fork(lambda: fake_run().output("text"))) == 0
 
 
 def test_child_watches_sentinels_though_its_parent_forked_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from milepost.run.runtime import Runtime
 from milepost.run.track import Track
 from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
+from milepost.stores.forks import ForkSafeLock
 from milepost.stores.protocol import Position, Select, Store
 from milepost.stores.query import created
 from milepost.stores.sync_bridge import blocking, blocking_iterator, run_sync
@@ -200,7 +200,7 @@ class RedisJobManager(JobManager):
         super().__init__(store, ttl=ttl, options=options)
 
 
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _manager: JobManager | None = None
 
 
@@ -221,13 +221,3 @@ def get_job_manager() -> JobManager:
                 else:
                     _manager = JobManager(url, options=options)
     return _manager
-
-
-def _after_fork() -> None:
-    """Replace the lock, which another thread may have held during the fork."""
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

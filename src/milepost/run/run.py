@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -45,6 +44,7 @@ from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
 from milepost.run.step_mixin import StepMixin
 from milepost.run.usage import BudgetSpent, Usage, UsageMixin
+from milepost.stores.forks import ForkSafeLock
 
 if TYPE_CHECKING:
     from milepost.run.children import ChildJobs
@@ -79,7 +79,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     _over_budget: BudgetExceededError | BudgetSpent | None = None
     """What cancellation points raise because a budget is spent."""
     _output_bytes = OUTPUT_BYTES
-    _making = threading.Lock()
+    _making = ForkSafeLock()
     """Held while the output, the usage, the steps, questions or children of any run are made at their first use: a run has
     one of each, whichever of its threads comes first."""
 

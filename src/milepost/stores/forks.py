@@ -26,6 +26,24 @@ def reset_after_fork(instance: Inherited) -> None:
     _objects.add(instance)
 
 
+class ForkSafeLock:
+    """A lock that is free in a forked child, whichever thread of the parent has held it."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class SQLiteConnection(Inherited, Protocol):
     """A connection that is opened when it is needed, by one thread at a time."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-import threading
 
-_creating = threading.Lock()
+from milepost.stores.forks import ForkSafeLock
+
+_creating = ForkSafeLock()
 
 
 def create_private_file(path: str) -> None:

@@ -40,6 +40,19 @@ async def _next(iterator: AsyncIterator[T]) -> T:
     return await iterator.__anext__()
 
 
+def other_form(store: T, make: Callable[[], T]) -> T:
+    """Return the blocking form of an async store, or the reverse: one that is made at the first call, for all threads."""
+    known: dict[str, T] = vars(store)
+    return known.get("_other") or known.setdefault("_other", make())
+
+
+def copy_with(store: T, **changes: Any) -> T:
+    """Return another store object with the attributes of one, apart from these."""
+    other = object.__new__(type(store))
+    vars(other).update(vars(store), **changes)
+    return other
+
+
 class Method(Generic[P, T]):
     """What a type checker sees of a method that one of the functions below returns: its parameters and its result."""
 

@@ -43,6 +43,7 @@ from milepost.stores.protocol import (
 )
 from milepost.stores.retention import KEPT_PER_REMOVED, purgeable
 from milepost.stores.sweep import hold_of
+from milepost.stores.sync_bridge import copy_with, other_form
 
 
 class MemoryStore(MemoryKeyValues, MemoryLimits, MemoryClaims):
@@ -54,17 +55,13 @@ class MemoryStore(MemoryKeyValues, MemoryLimits, MemoryClaims):
     def __init__(self, *, blocking: bool = True, clock: Callable[[], int] = system_micros) -> None:
         self.blocking = blocking
         self._memory = MemoryState(clock)
-        self._other: MemoryStore | None = None
         self.url = f"memory://{id(self._memory):x}"
 
     def with_blocking(self, *, blocking: bool) -> MemoryStore:
         """Return a blocking or an async store on the same jobs, the same object at each call."""
         if blocking == self.blocking:
             return self
-        if self._other is None:
-            other = self._other = object.__new__(type(self))
-            other.blocking, other.url, other._memory, other._other = blocking, self.url, self._memory, self
-        return self._other
+        return other_form(self, lambda: copy_with(self, blocking=blocking, _other=self))
 
     async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
         with self._memory.lock:

@@ -32,7 +32,7 @@ from milepost.stores.protocol import (
 )
 from milepost.stores.retention import purge_in_batches
 from milepost.stores.sweep import Sweep
-from milepost.stores.sync_bridge import run_sync
+from milepost.stores.sync_bridge import copy_with, other_form, run_sync
 
 try:
     from milepost.stores.postgres import maintenance, queries, retention
@@ -87,20 +87,18 @@ class PostgresStore(PostgresLimits):
         self.url = self._namespace.url
         self._connect_budget = connect_budget
         self._db = Database(self._namespace, blocking=blocking, connect_budget=connect_budget)
-        self._other: PostgresStore | None = None
         self._served: dict[str, Mapping[str, int | None]] = {}
 
     def with_blocking(self, *, blocking: bool) -> PostgresStore:
         """Return a blocking or an async store on the same jobs, the same object at each call."""
         if blocking == self.blocking:
             return self
-        if self._other is None:
-            other = object.__new__(PostgresStore)
-            other.blocking, other.url, other._namespace = blocking, self.url, self._namespace
-            other._connect_budget, other._served, other._other = self._connect_budget, self._served, self
-            other._db = Database(self._namespace, blocking=blocking, connect_budget=self._connect_budget)
-            self._other = other
-        return self._other
+
+        def make() -> PostgresStore:
+            db = Database(self._namespace, blocking=blocking, connect_budget=self._connect_budget)
+            return copy_with(self, blocking=blocking, _db=db, _other=self)
+
+        return other_form(self, make)
 
     def within(self, connection: object, *, locks: bool = False) -> PostgresStore:
         """Return a blocking store that writes in the open transaction of a caller's connection, see `connection_of`.
@@ -125,7 +123,7 @@ class PostgresStore(PostgresLimits):
     def _over(self, db: Database, *, blocking: bool) -> PostgresStore:
         other = object.__new__(PostgresStore)
         other.blocking, other.url, other._namespace, other._served = blocking, self.url, self._namespace, {}
-        other._connect_budget, other._db, other._other = self._connect_budget, db, None
+        other._connect_budget, other._db = self._connect_budget, db
         return other
 
     def schema_sql(self) -> str:
@@ -386,5 +384,5 @@ class PostgresStore(PostgresLimits):
     async def close(self) -> None:
         self._namespace.notifications.close()
         await self._db.pool.close()
-        if self._other is not None and self._other.blocking:
-            await self._other._db.pool.close()  # that of the heartbeat
+        if not self.blocking and "_other" in vars(self):
+            await self.with_blocking(blocking=True)._db.pool.close()  # that of the heartbeat

@@ -41,6 +41,7 @@ from milepost.stores.redis.codec import (
 from milepost.stores.redis.connection import Arg, Call, ConnectionLost, ConnectionPool
 from milepost.stores.redis.lua_compiler import MISSING_VALUE, LuaCompiler
 from milepost.stores.redis.namespace_methods import SCRIPTS, NamespaceMethods, check_layout
+from milepost.stores.sync_bridge import other_form
 
 if TYPE_CHECKING:
     from milepost.stores.redis.client import RedisClient
@@ -87,7 +88,6 @@ class RedisStore(NamespaceMethods):
         self._root = f"{{{namespace}}}:".encode()
         self._seen = b"0"
         self._checked = False
-        self._other: RedisStore | None = None
         self._client = _client(url, self._root, connect_budget, retry_budget, blocking=blocking)
         self.url = f"{self._client.shown}#{namespace}"
 
@@ -98,16 +98,9 @@ class RedisStore(NamespaceMethods):
         """Return a blocking or an async store on the same jobs, the same object at each call."""
         if blocking == self.blocking:
             return self
-        if self._other is None:
-            url, connect_budget, retry_budget = self._given
-            self._other = RedisStore(
-                url,
-                namespace=self.namespace,
-                blocking=blocking,
-                connect_budget=connect_budget,
-                retry_budget=retry_budget,
-            )
-        return self._other
+        url, connect_budget, retry_budget = self._given
+        budgets = {"connect_budget": connect_budget, "retry_budget": retry_budget}
+        return other_form(self, lambda: RedisStore(url, namespace=self.namespace, blocking=blocking, **budgets))
 
     async def close(self) -> None:
         """Close the connections (those of the running loop); the next use opens new ones."""

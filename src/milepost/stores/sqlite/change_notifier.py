@@ -6,7 +6,6 @@ per file with its own connection, as long as there are waiters.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from milepost.core.errors import StoreError
+from milepost.stores.forks import ForkSafeLock
 from milepost.stores.sqlite.connection import Connection
 from milepost.stores.sqlite.database_file import Busy, DatabaseFile
 from milepost.stores.waiters import Waiter, Waiters
@@ -89,7 +89,7 @@ class ChangeNotifier(Waiters):
 
 
 _watches: weakref.WeakValueDictionary[tuple[str, str], ChangeNotifier] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 
 
 def watch(file: DatabaseFile) -> ChangeNotifier:
@@ -100,12 +100,3 @@ def watch(file: DatabaseFile) -> ChangeNotifier:
         if found is None:
             found = _watches[key] = ChangeNotifier(file)
         return found
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -39,6 +39,7 @@ from milepost.stores.sqlite.executor import Database
 from milepost.stores.sqlite.maintenance import check_health
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 from milepost.stores.sweep import Sweep
+from milepost.stores.sync_bridge import other_form
 
 T = TypeVar("T")
 
@@ -84,20 +85,21 @@ class SQLiteStore:
         self._file = DatabaseFile(os.path.realpath(text), namespace, synchronous.upper(), patience, clock)
         self.url = f"sqlite:///{self._file.path}#{namespace}"
         self._database = Database(self._file, blocking=blocking)
-        self._other: SQLiteStore | None = None
         self._served: dict[str, Mapping[str, int | None]] = {}
 
     def with_blocking(self, *, blocking: bool) -> SQLiteStore:
         """Return a blocking or an async store on the same jobs, the same object at each call."""
         if blocking == self.blocking:
             return self
-        if self._other is None:
-            file = self._file
-            self._other = SQLiteStore(
+        file = self._file
+
+        def make() -> SQLiteStore:
+            return SQLiteStore(
                 file.path, blocking=blocking, namespace=file.namespace, synchronous=file.synchronous,
                 patience=file.patience, clock=file.clock,
             )  # fmt: skip
-        return self._other
+
+        return other_form(self, make)
 
     # --- writing ---
 
