@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-HANGS_AFTER = 30
+HANGS_AFTER = 120
 
 
 def fork(work: Callable[[], object]) -> int:

@@ -185,12 +185,12 @@ def test_scheduled_reports_are_written_while_workers_are_killed(tmp_path: Path) 
     jobs, workers = Jobs(url), [start(), start()]
     try:
         for kills in range(3):
-            until(lambda kills=kills: len(list(folder.glob("*.txt"))) > 2 * kills, 60)
+            until(lambda kills=kills: len(list(folder.glob("*.txt"))) > 2 * kills)
             workers[kills % 2].kill()
             workers[kills % 2].wait()
             workers[kills % 2] = start()
         jobs.pause_schedule("frequent-report")
-        until(lambda: all(job.is_terminal for job in jobs.list_jobs(limit=1000)), 60)
+        until(lambda: all(job.is_terminal for job in jobs.list_jobs(limit=1000)))
     finally:
         for worker in workers:
             worker.kill()

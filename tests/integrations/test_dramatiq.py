@@ -65,7 +65,7 @@ def test_worker_with_a_backlog_is_listed(sqlite_url: str) -> None:
     worker.start()
     try:
         assert jobs.wait(backlog, PATIENCE).status == "completed"
-        until(jobs.workers, 20)
+        until(jobs.workers)
     finally:
         worker.stop()
         jobs.close()

@@ -153,10 +153,10 @@ def test_any_text_is_a_filter_or_a_positioned_error(text: str) -> None:
 
 
 def test_long_filter_is_parsed_quickly() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     for text in ('"' + '\\"' * 900, "a:" * 900, '""' * 900, "not." * 400):
         try:
             parse_filter(text)
         except FilterError:
             continue
-    assert time.monotonic() - started < 5.0
+    assert time.process_time() - started < 5.0

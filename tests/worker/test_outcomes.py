@@ -213,7 +213,7 @@ def test_retry_backoff_is_random_and_bounded(jobs: Jobs, monkeypatch: pytest.Mon
     assert last.at is not None
     retrying = events["retrying"].at
     assert retrying is not None
-    assert 0.25 <= (last.at - retrying).total_seconds() < 5
+    assert 0.25 <= (last.at - retrying).total_seconds() < 60
 
 
 def test_retry_of_failed_items_gets_only_those(jobs: Jobs) -> None:
