@@ -77,6 +77,7 @@ def test_gate_that_cannot_be_opened_says_why(served: tuple[Jobs, str], opened: O
     page.context.watch.forgiven += ["status of 503"]  # type: ignore[attr-defined]
     problem = {"detail": "The store is unavailable"}
     page.route("**/api/gates/*", lambda route: route.fulfill(status=503, json=problem), times=1)
+    page.reload()  # requests of a page that is already open may pass the route
     button = page.get_by_role("button", name="Open gate of images")
     button.click()
     expect(page.locator(".toast")).to_contain_text("The store is unavailable")

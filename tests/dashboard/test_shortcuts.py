@@ -198,11 +198,13 @@ def test_key_acts_on_the_open_job_while_the_list_is_read(stage: Stage, page: Pag
     """The list keeps changes back until it has been read, and its row of the open job was out of date until then."""
     with stage.paused():
         job_id = stage.submit("/data/slow.pdf")
+        held: list[Route] = []
+        holds: list[bool] = []
+        page.route("**/api/jobs?**", lambda route: held.append(route) if holds else route.continue_())
         page.goto(f"{stage.jobs}?tab=pending")
         page.locator(f"[id='row-{job_id}'] .message").click()
         expect(page.locator(".pane .chip")).to_have_text("pending")
-        held: list[Route] = []
-        page.route("**/api/jobs?**", lambda route: held.append(route))
+        holds.append(True)
         page.locator(".tabs a").first.click()
         eventually(page, lambda: held)
         page.context.request.post(f"{stage.url}/api/jobs/{job_id}/cancel", headers=SAME_ORIGIN)
