@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-TRACKING = {"core", "manager", "plugins", "settings", "stores", "run"}
+TRACKING = {"core", "forks", "manager", "plugins", "settings", "stores", "run"}
 WORKING = TRACKING | {"worker"}
 HTTPX = {
     "anyio",
@@ -65,7 +65,7 @@ ENTRY_POINTS = {
     "from milepost.web import attach": EntryPoint(
         WORKING | {"app", "query", "signals", "web"}, FASTAPI | WEB_EXTRAS | HTTPX, without={"sqlite3"}
     ),
-    "import milepost.documents": EntryPoint({"core", "documents", "plugins"}, without={"asyncio", "sqlite3"}),
+    "import milepost.documents": EntryPoint({"core", "documents", "forks", "plugins"}, without={"asyncio", "sqlite3"}),
     "from milepost.cli import main; main(['--help'])": EntryPoint(
         {"cli", "plugins"}, {"click"}, without=NEVER_AT_FIRST
     ),

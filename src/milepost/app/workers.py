@@ -9,9 +9,9 @@ from typing import Any
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import Duration
+from milepost.forks import reset_after_fork
 from milepost.run.runtime import Runtime
 from milepost.settings import Settings
-from milepost.stores.forks import reset_after_fork
 from milepost.stores.protocol import Store
 from milepost.worker.handlers import Handlers
 from milepost.worker.worker import Worker, WorkerGroup, lifespan_of

@@ -24,8 +24,8 @@ from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
 from milepost.core.events import Event
 from milepost.core.serialization import known_id, to_json
+from milepost.forks import reset_after_fork
 from milepost.stores.factory import redact_url
-from milepost.stores.forks import reset_after_fork
 
 C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 

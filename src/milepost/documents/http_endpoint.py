@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from milepost.forks import reset_after_fork
+
 if TYPE_CHECKING:
     import httpx
 
@@ -74,8 +76,6 @@ class HttpEndpoint:
         self._timeout = timeout
         self._patience = max_wait
         self._waiting = on_wait or (lambda reason: None)
-        from milepost.stores.forks import reset_after_fork  # here, because `import milepost.documents` needs no stores
-
         self.after_fork()
         reset_after_fork(self)
         self._secrets = _secrets(key, self._login)

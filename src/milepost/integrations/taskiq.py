@@ -11,7 +11,7 @@ from typing import Any
 from milepost.core.errors import JobTimedOut, MissingExtraError, RunStop
 from milepost.core.job import Job
 from milepost.core.serialization import seconds
-from milepost.stores.forks import reset_after_fork
+from milepost.forks import reset_after_fork
 from milepost.stores.protocol import Store
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
 from milepost.worker.handlers import Application

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 from milepost.core.job import Job
 from milepost.core.result_types import R
 from milepost.core.serialization import Duration
+from milepost.forks import ForkSafeLock
 from milepost.manager.manager import AsyncJobManager, open_runtime
 from milepost.run.runtime import Runtime
 from milepost.run.track import Track
 from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
-from milepost.stores.forks import ForkSafeLock
 from milepost.stores.protocol import Position, Select, Store
 from milepost.stores.query import created
 from milepost.stores.sync_bridge import blocking, blocking_iterator, run_sync

@@ -27,6 +27,7 @@ from milepost.core.serialization import (
     single_line,
     truncate,
 )
+from milepost.forks import ForkSafeLock
 from milepost.run import context
 from milepost.run.checkpoint_mixin import CheckpointMixin
 from milepost.run.checkpoints import CheckpointWriter
@@ -44,7 +45,6 @@ from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
 from milepost.run.step_mixin import StepMixin
 from milepost.run.usage import BudgetSpent, Usage, UsageMixin
-from milepost.stores.forks import ForkSafeLock
 
 if TYPE_CHECKING:
     from milepost.run.children import ChildJobs

@@ -6,7 +6,7 @@ import os
 import shlex
 import stat
 
-from milepost.stores.forks import ForkSafeLock
+from milepost.forks import ForkSafeLock
 
 _creating = ForkSafeLock()
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from milepost.stores.forks import reset_after_fork
+from milepost.forks import reset_after_fork
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from milepost.core.serialization import US, from_micros
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.facts import DrainingLease
 from milepost.core.transitions.operations import BranchResult, Change, Record
-from milepost.stores.forks import reset_after_fork
+from milepost.forks import reset_after_fork
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
 from milepost.stores.memory.ledger import Ledger
 from milepost.stores.memory.limits import LimitTable

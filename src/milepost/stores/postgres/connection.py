@@ -14,7 +14,7 @@ from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
-from milepost.stores.forks import reset_after_fork
+from milepost.forks import reset_after_fork
 
 Rows = list[tuple[Any, ...]]
 Call = tuple[str, Mapping[str, Any] | None]

@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from milepost.stores.forks import reset_after_fork
+from milepost.forks import reset_after_fork
 from milepost.stores.waiters import Waiters
 
 INTERVAL = 0.02

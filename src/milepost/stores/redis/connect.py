@@ -26,7 +26,7 @@ from redis import connection
 from redis.crc import key_slot
 
 from milepost.core.errors import InvalidInputError, StoreError
-from milepost.stores.forks import reset_after_fork
+from milepost.forks import reset_after_fork
 from milepost.stores.redis.connection import (
     ConnectionLost,
     ConnectionPool,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from milepost.core.errors import StoreError
-from milepost.stores.forks import ForkSafeLock
+from milepost.forks import ForkSafeLock
 from milepost.stores.sqlite.connection import Connection
 from milepost.stores.sqlite.database_file import Busy, DatabaseFile
 from milepost.stores.waiters import Waiter, Waiters

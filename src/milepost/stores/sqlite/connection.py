@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from milepost.core.errors import StoreUnavailableError
-from milepost.stores.forks import close_before_fork, keep_inherited
+from milepost.forks import close_before_fork, keep_inherited
 from milepost.stores.sqlite.database_file import UNUSABLE_AFTER, DatabaseFile, failure, primary, undecodable
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-from milepost.stores.forks import reset_after_fork
+from milepost.forks import reset_after_fork
 from milepost.stores.sqlite.change_notifier import watch
 from milepost.stores.sqlite.connection import Connection
 from milepost.stores.sqlite.database_file import Busy, DatabaseFile, still_locked
