@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -51,6 +51,11 @@ def fire(jobs: Jobs) -> int:
 
 
 AGO = datetime.now(UTC) - timedelta(days=3)
+
+
+def calls_by_name(jobs: Jobs) -> tuple[Callable[[str], object], ...]:
+    """Return the methods that take the name of a schedule, which must exist."""
+    return jobs.get_schedule, jobs.pause_schedule, jobs.resume_schedule, jobs.fire_schedule, jobs.remove_schedule
 
 
 def test_tick_makes_job_with_deterministic_id(jobs: Jobs) -> None:
@@ -164,13 +169,7 @@ def test_pause_resume_fire_and_remove(jobs: Jobs) -> None:
     jobs.remove_schedule("nightly")
     assert jobs.list_schedules() == []
     assert jobs.get_job(job.job_id) is not None
-    for call in (
-        jobs.get_schedule,
-        jobs.pause_schedule,
-        jobs.resume_schedule,
-        jobs.fire_schedule,
-        jobs.remove_schedule,
-    ):
+    for call in calls_by_name(jobs):
         with pytest.raises(ScheduleNotFoundError, match="Schedule nightly not found"):
             call("nightly")
 

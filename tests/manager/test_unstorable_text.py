@@ -17,6 +17,7 @@ from milepost.web import auth, create_app
 from milepost.web.http.list_params import ListParams
 from milepost.web.live.list_stream import open_list_stream
 from milepost.web.security.principals import ANYONE
+from tests.manager.test_schedules import calls_by_name
 
 NUL, SURROGATE = "a\0b", "a\ud800b"
 BAD = pytest.mark.parametrize("bad", [NUL, SURROGATE], ids=["nul", "surrogate"])
@@ -60,13 +61,7 @@ def test_filter_values_are_refused_by_name(jobs: Jobs, bad: str) -> None:
 
 @BAD
 def test_names_that_nothing_has_are_not_found(jobs: Jobs, bad: str) -> None:
-    for call in (
-        jobs.get_schedule,
-        jobs.pause_schedule,
-        jobs.resume_schedule,
-        jobs.fire_schedule,
-        jobs.remove_schedule,
-    ):
+    for call in calls_by_name(jobs):
         with pytest.raises(ScheduleNotFoundError):
             call(bad)
     for of_type in (jobs.job_type, jobs.submit, lambda name: jobs.add_schedule("nightly", name, every="1h")):

@@ -114,6 +114,11 @@ class Failure:
     attempt: int | None = None
     at: str | None = None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the run ended because its lease expired: its code had stopped earlier, at an unknown time."""
+        return self.kind in (FailureKind.LOST, FailureKind.CRASH_LOOP)
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

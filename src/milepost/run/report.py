@@ -126,9 +126,9 @@ def _cursors(run: Run) -> str | None:
     cursors = cursors_of(run, lambda what, error: log_unreportable(run, what, error))
     if (run._checkpoint_at is not None and run._loops.checkpoint_in_loop) or run._loops.checkpoint_was_in_loop:
         cursors[CHECKPOINT] = {"in_loop": True}
-    return (
-        to_json({**run._loops.not_taken_up(with_state=False), **cursors}, "cursors", CURSORS_BYTES) if cursors else None
-    )
+    if not cursors:
+        return None
+    return to_json({**run._loops.not_taken_up(with_state=False), **cursors}, "cursors", CURSORS_BYTES)
 
 
 def _state(run: Run) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from milepost.app.limits import read_limit_states
 from milepost.core.errors import MissingExtraError, StoreError
 from milepost.core.events import Event
-from milepost.core.job import FailureKind, Job
+from milepost.core.job import Job
 from milepost.core.ledger import TOTAL, Book
 from milepost.core.serialization import from_micros
 from milepost.core.usage import MILLION
@@ -186,8 +186,7 @@ class Metrics:
                 self._took.labels(job.job_type, event.kind).observe(seconds)
             if waited is not None:
                 self._waited.labels(job.job_type).observe(waited)
-        lost = job.failure is not None and job.failure.kind in (FailureKind.LOST, FailureKind.CRASH_LOOP)
-        if event.kind in ("failed", "retrying") and lost:
+        if event.kind in ("failed", "retrying") and job.failure is not None and job.failure.is_lost:
             self._lost.labels(job.job_type).inc()
         receipt = job.receipt
         if event.kind == "receipt" and receipt is not None and receipt.confirmed and receipt.requested_at is not None:

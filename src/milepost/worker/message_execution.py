@@ -297,8 +297,8 @@ class MessageExecution(LeasedExecution):
         queue_result = self._queue_result(result) if self._queue_result is not None and error is None else None
         more: list[Write] = []
         if decided is not None:
-            wait, again = (int(s * 1_000_000) for s in (decided.delay, decided.delay + self._task_queue.lost_after))
-            note = plan_dispatched(new_operation_id(), again, queue_message=decided.message, delay=wait)
+            delay, lost_after = int(decided.delay * 1_000_000), int(self._task_queue.lost_after * 1_000_000)
+            note = plan_dispatched(new_operation_id(), delay + lost_after, queue_message=decided.message, delay=delay)
             more.append(Write(run.job_id, note, answer=False))
 
         def plan(report: PendingReport) -> RunOutcome:

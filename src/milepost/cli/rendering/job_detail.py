@@ -23,7 +23,7 @@ from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, gl
 from milepost.core.activity import open_stage, progress_text
 from milepost.core.defaults import ATTEMPTS_MAX
 from milepost.core.events import Event
-from milepost.core.job import Failure, FailureKind, Job, JobStatus
+from milepost.core.job import Failure, Job, JobStatus
 from milepost.core.record import PUBLIC
 from milepost.core.values import Question
 
@@ -113,8 +113,7 @@ def _facts(job: Job, utc: bool) -> list[tuple[str, str]]:
             facts.append((one.label, _plain(value, utc) if show is None else show(job, utc)))
             if one.name == "completed_at":
                 has_duration = job.started_at is not None and job.status is not JobStatus.PENDING
-                # Its code may have stopped long before its lease was found expired.
-                is_lost = job.failure is not None and job.failure.kind in (FailureKind.LOST, FailureKind.CRASH_LOOP)
+                is_lost = job.failure is not None and job.failure.is_lost
                 took = ("lost after" if is_lost else "took") if job.is_terminal else "running for"
                 facts.append((took, run_duration(job) if has_duration else ""))
     facts.append(("unreadable", ", ".join(job.corrupt)))

@@ -15,7 +15,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -265,16 +265,15 @@ class WebhookSender:
 
     async def _send_to(self, hook: WebhookEndpoint) -> int:
         """Send due deliveries to one receiver in order until one fails. Return how many were accepted."""
-        store, taken, after = self._store(), 0, ""
+        store, taken = self._store(), 0
         now, until = await store.now(), time.monotonic() + SEND_SECONDS
-        while found := await registry.deliveries(store, hook.id, after):
-            after = found[-1].key
-            for delivery in found:
+        async with aclosing(registry.all_deliveries(store, hook.id)) as pending:
+            async for delivery in pending:
                 if hook.disabled is not None:
                     await store.kv_delete(delivery.key)
                 elif delivery.due <= now:
                     if time.monotonic() > until or not await self.deliver(hook, delivery):
-                        return taken
+                        break
                     taken += 1
         return taken
 

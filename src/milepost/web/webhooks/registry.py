@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -111,9 +111,8 @@ async def delete(store: Store, hook_id: str) -> bool:
     if await get(store, hook_id) is None:
         return False
     await store.kv_delete(WEBHOOKS + hook_id)
-    while found := await deliveries(store, hook_id):
-        for delivery in found:
-            await store.kv_delete(delivery.key)
+    async for delivery in all_deliveries(store, hook_id):
+        await store.kv_delete(delivery.key)
     return True
 
 
@@ -123,13 +122,22 @@ async def deliveries(store: Store, hook_id: str = "", after: str = "") -> list[D
     return [Delivery(**json.loads(item.value)) for item in await store.kv_scan(prefix, after)]
 
 
+async def all_deliveries(store: Store, hook_id: str) -> AsyncGenerator[Delivery]:
+    """Yield the pending deliveries of a webhook, in order."""
+    after = ""
+    while found := await deliveries(store, hook_id, after):
+        for delivery in found:
+            yield delivery
+        after = found[-1].key
+
+
 async def pending(store: Store, hook_id: str) -> dict[str, Any]:
     """Return how many deliveries of a webhook wait, and of the one that is repeated next, its time and what was wrong."""
-    count, after, first = 0, "", None
-    while found := await deliveries(store, hook_id, after):
-        count, after = count + len(found), found[-1].key
-        failed = [one for one in (first, *found) if one is not None and one.attempts]
-        first = min(failed, key=lambda one: one.due, default=None)
+    count, first = 0, None
+    async for delivery in all_deliveries(store, hook_id):
+        count += 1
+        if delivery.attempts and (first is None or delivery.due < first.due):
+            first = delivery
     return {
         "waiting": count,
         "problem": None if first is None else first.problem,
