@@ -38,6 +38,9 @@ FLAGS = [
     "--no-first-run",
 ]
 
+# Words in the names of the jobs of `milepost.web.demo` that fail or hang.
+ENDED_EARLY = frozenset({"encrypted", "malformed", "stuck", "unreachable"})
+
 
 class Stage:
     """A process of `tests.dashboard.stage`. With `settle` seconds, as in the demo, its ETAs have not learned from the past jobs."""
@@ -81,11 +84,25 @@ class Stage:
         """The answer of the API, as JSON."""
         return httpx.get(f"{self.url}/api/{path}", params=parameters, timeout=PATIENCE).raise_for_status().json()
 
+    def running(self) -> list[dict[str, Any]]:
+        """The jobs that a worker runs now."""
+        found = self.api("jobs", q="status:running not.type:script not.is:stalled", limit=50)["jobs"]
+        return [dict(job) for job in found]
+
+    def lasting_job(self) -> str:
+        """The running job that goes on for longest: it neither fails, nor hangs, nor ends while a test looks at it."""
+        seconds_left: dict[str, float] = {}
+        for job in self.running():
+            params = self.api(f"jobs/{job['job_id']}")["params"]
+            name = params.get("path") or params.get("index") or ""
+            if not any(word in name for word in ENDED_EARLY):
+                seconds_left[str(job["job_id"])] = params.get("seconds", 0.0) * (1 - job["progress"])
+        return max(seconds_left, key=lambda job_id: seconds_left[job_id])
+
     def has_begun(self) -> bool:
         """Whether it has a job of each status, and running jobs whose end can be forecast from earlier ones."""
-        running = self.api("jobs", q="status:running not.type:script not.is:stalled", limit=50)["jobs"]
         ended = [self.api("jobs", status=status, limit=1)["jobs"] for status in ("completed", "failed", "cancelled")]
-        return all(ended) and any(job["eta"] is not None for job in running)
+        return all(ended) and any(job["eta"] is not None for job in self.running())
 
     def submit(self, name: str, job_type: str = "ingestion") -> str:
         """A new job, of which no page has asked; the worker starts it at once, unless its type is paused."""

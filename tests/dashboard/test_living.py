@@ -205,8 +205,7 @@ def test_the_one_stuck_job_is_found_and_mended_by_keyboard_alone(crowd: Stage, o
 
 def test_one_job_in_a_page_of_ones_own(stage: Stage, opened: Opened) -> None:
     page = opened(stage.jobs + "?page=types")
-    running = stage.api("jobs", q="status:running not.type:script not.is:stalled", limit=50)["jobs"]
-    job_id = min(running, key=lambda job: float(job["progress"]))["job_id"]
+    job_id = stage.lasting_job()
     page.evaluate(
         "async source => { await import(new URL('milepost-job.js', location.href).href);"
         " const one = document.createElement('milepost-job'); one.setAttribute('src', source); document.body.prepend(one) }",
@@ -282,8 +281,7 @@ def test_the_next_try_is_counted_by_this_machines_clock(stage: Stage, opened: Op
 
 def test_a_job_that_changes_faster_than_it_can_be_read_is_shown(stage: Stage, opened: Opened) -> None:
     page = opened(stage.jobs + "?page=types")
-    running = stage.api("jobs", q="status:running not.type:script not.is:stalled", limit=50)["jobs"]
-    job_id = min(running, key=lambda job: float(job["progress"]))["job_id"]
+    job_id = stage.lasting_job()
     broken_off: list[str] = []
     page.on("requestfailed", lambda request: broken_off.append(request.url))
     session = page.context.new_cdp_session(page)

@@ -48,8 +48,7 @@ def test_every_page_is_accessible(stage: Stage, opened: Opened, width: int, them
         status: stage.api("jobs", status=status, limit=1)["jobs"][0]["job_id"]
         for status in ("failed", "completed", "cancelled")
     }
-    running = stage.api("jobs", q="status:running not.type:script not.is:stalled", limit=50)["jobs"]
-    jobs["running"] = min(running, key=lambda job: float(job["progress"]))["job_id"]  # it must not end on the way
+    jobs["running"] = stage.lasting_job()
     places = {"job running": (f"?page=job&job={jobs['running']}", ".of-running [role=tabpanel]")} | PAGES
     places |= {
         f"job {look}": (f"?page=job&job={job_id}", f".of-{look} [role=tabpanel]")
@@ -326,8 +325,7 @@ def test_a_clock_that_is_wrong_changes_no_time(stage: Stage, opened: Opened) -> 
     page.reload()
     row = page.locator(f"[id='row-{job_id}']")
     expect(row.locator(".times").last).to_have_text(re.compile(r"^(now|\d+\ss ago|\d\smin ago)$"))
-    running = stage.api("jobs", q="status:running not.type:script not.is:stalled", limit=50)["jobs"]
-    known = [job for job in running if job["eta"] is not None]
+    known = [job for job in stage.running() if job["eta"] is not None]
     job_id = min(known, key=lambda job: float(job["progress"]))["job_id"]
     page.evaluate(
         "async source => { await import(new URL('milepost-job.js', location.href).href);"
