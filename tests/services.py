@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import itertools
@@ -11,6 +12,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,19 +148,35 @@ def in_ci() -> bool:
     return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
-_PROCESSES = 32
-_PORTS = range(20_000, 32_000, _PROCESSES)  # below those that systems give to connections
+_LANES = 64
+_PORTS = range(20_000, 32_000, _LANES)  # below those that systems give to connections
 _turns = itertools.count(os.getpid())
+
+
+@functools.cache
+def _lane() -> int:
+    """Return a number that no other running test process of this machine has, whoever started it.
+
+    The lock on its file belongs to the process until it ends.
+    """
+    for lane in range(_LANES):
+        held = os.open(Path(tempfile.gettempdir(), f"milepost-tests-{lane}.lock"), os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(held)
+        else:
+            return lane
+    raise AssertionError(f"{_LANES} test processes run already")
 
 
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that is free, for a server that starts later, or again on the same port.
 
-    No connection gets such a port from the system. Processes of pytest-xdist have different ones, and use each in turn.
+    No connection gets such a port from the system. Test processes have different ones, and use each in turn.
     """
-    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PROCESSES
     for turn in itertools.islice(_turns, len(_PORTS)):
-        port = _PORTS[turn % len(_PORTS)] + process
+        port = _PORTS[turn % len(_PORTS)] + _lane()
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
