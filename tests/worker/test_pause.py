@@ -60,6 +60,37 @@ def test_paused_job_continues_at_the_item_where_it_stopped(jobs: Jobs, is_async:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        ("nothing", "starts its code again from the beginning"),
+        ("steps", "starts its code again, with its kept steps"),
+        ("a checkpoint", "starts its code again, with its last checkpoint"),
+        ("a position", "continues its resumable loops where they stopped"),
+    ],
+)
+def test_paused_job_says_what_a_resume_repeats(jobs: Jobs, kept: str, says: str) -> None:
+    inside = threading.Event()
+
+    @jobs.job("loops")
+    def loop(run: Run) -> None:
+        if kept == "steps":
+            run.step("one", str, 1)
+        for item in run.each(range(8), resume=kept == "a position"):
+            if kept == "a checkpoint":
+                run.checkpoint({"item": item})
+            if item == 3:
+                inside.set()
+                until(lambda: run.cancelled)
+
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("loops").job_id
+        assert inside.wait(PATIENCE)
+        jobs.pause(job_id)
+        until(lambda: get(jobs, job_id).activity.startswith("Paused; a resume "))
+        assert get(jobs, job_id).activity == f"Paused; a resume {says}"
+
+
 def test_pause_is_refused_for_what_it_cannot_stop(jobs: Jobs) -> None:
     job_id = jobs.enqueue("waits").job_id
     assert jobs.pause(job_id).activity == "Paused; it has not started yet"

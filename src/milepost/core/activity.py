@@ -103,7 +103,7 @@ _WAITS: Mapping[str, str] = {
 
 _RESUMES = {
     "nothing": "it has not started yet",
-    "rest": "a resume continues its loops where they stopped",
+    "rest": "a resume continues its resumable loops where they stopped",
     "checkpoint": "a resume starts its code again, with its last checkpoint",
     "steps": "a resume starts its code again, with its kept steps",
     "all": "a resume starts its code again from the beginning",

@@ -291,9 +291,15 @@ def _repeated(record: Record) -> str:
     """Return what the code of a paused job repeats when it is resumed: ``nothing``, ``rest``, ``checkpoint``, ``steps`` or ``all``."""
     if "started" not in record:
         return "nothing"
-    if record.get("cursors") or record.get("state"):
+    kept = [_read_or(LARGE_JSON, record.get(name)) for name in ("cursors", "state")]
+    if any(isinstance(part, LargeValue) or continues_loops(part or {}) for part in kept):  # no plain loop's is large
         return "rest"
     return "checkpoint" if record.get("checkpoint") else "steps" if record.get("steps") else "all"
+
+
+def continues_loops(cursors: Mapping[str, Any]) -> bool:
+    """Return whether one of the kept cursors of loops is a position. That of a plain loop says only how far it was."""
+    return any("n" in cursor for cursor in cursors.values())
 
 
 def _load_receipt(data: Any) -> Any:

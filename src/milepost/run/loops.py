@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Set, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from milepost.core.codecs import continues_loops
 from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import from_json, safe_str, single_line
 from milepost.run.crash_report import masked, masked_line, redacted
@@ -48,8 +49,7 @@ class RunLoops:
         """Whether the last attempt recorded its checkpoint in a loop."""
         self.checkpoint_in_loop = True
         """Whether all checkpoints of this attempt so far were recorded in a loop."""
-        self.continues = any("n" in cursor for cursor in self.earlier.values())
-        """Whether one of the cursors of the last attempt is a position to continue from."""
+        self.continues = continues_loops(self.earlier)
         for cursor in self.earlier.values():
             if "ledger" in cursor:
                 ledger.add(cursor["ledger"])
