@@ -273,3 +273,17 @@ def test_stats_count_no_earlier_run_as_wait() -> None:
     (of_type,) = type_stats([replace(job, attempts=(lost, Attempt(1, "w", last)))])
     (delayed,) = type_stats([replace(job, not_before=begun + timedelta(seconds=60))])
     assert (of_type.waited, of_type.ran, delayed.waited) == ([12.0], [7.0], [40.0])
+
+
+def test_stats_are_by_nearest_rank() -> None:
+    """The median of an even number of jobs was the upper one of the middle."""
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def shown(count: int) -> tuple[float, float]:
+        ends = [begun + timedelta(seconds=n) for n in range(1, count + 1)]
+        jobs = [Job(str(end), "t", JobStatus.COMPLETED, 1.0, "", begun, begun, end, attempt=1) for end in ends]
+        (of_type,) = type_stats(jobs)
+        found = of_type.to_dict()
+        return found["ran_p50"], found["ran_p95"]
+
+    assert [shown(count) for count in (1, 2, 3, 20, 21)] == [(1, 1), (1, 2), (2, 3), (10, 19), (11, 20)]

@@ -42,6 +42,14 @@ def test_counts_are_exact_and_quantiles_near() -> None:
     assert history.duration.p95 == pytest.approx(95, rel=0.1)
 
 
+@pytest.mark.parametrize(("count", "median", "high"), [(1, 1, 1), (2, 1, 2), (3, 2, 3), (20, 10, 19), (21, 11, 20)])
+def test_quantiles_are_by_nearest_rank(count: int, median: int, high: int) -> None:
+    """The median of an even number of jobs was the upper one of the middle."""
+    found = summarise([rollup(30, 2.0**n) for n in range(1, count + 1)], NOW, 600, 60, hourly=False, complete=True)
+    assert found.duration.p50 == pytest.approx(2.0**median, rel=0.1)
+    assert found.duration.p95 == pytest.approx(2.0**high, rel=0.1)
+
+
 def test_durations_leave_out_cancelled_jobs() -> None:
     found = [rollup(30, 2.0), rollup(30, 500.0, status="cancelled")]
     (of_type,) = summarise(found, NOW, 600, 60, hourly=False, complete=True).types

@@ -187,6 +187,11 @@ def _durations(rollups: Iterable[Rollup]) -> Quantiles:
     return quantiles(ran for rollup in rollups for status, ran in rollup.ran.items() if status != "cancelled")
 
 
+def nearest_rank(count: int, percent: int) -> int:
+    """Return the rank of a percentile among that many values, 1 for the smallest: the median of two is the lower one."""
+    return -(-percent * count // 100)
+
+
 def quantiles(histograms: Iterable[Mapping[int, int]]) -> Quantiles:
     """Return the quantiles of some histograms together, by nearest rank."""
     total = Counter[int]()
@@ -194,11 +199,11 @@ def quantiles(histograms: Iterable[Mapping[int, int]]) -> Quantiles:
         total.update(histogram)
     count = sum(total.values())
     found = []
-    for share in (0.5, 0.95) if count else ():
+    for percent in (50, 95) if count else ():
         passed = 0
         for bucket in sorted(total):
             passed += total[bucket]
-            if passed > share * count or passed == count:
+            if passed >= nearest_rank(count, percent):
                 found.append(round(seconds_of(bucket), 6))
                 break
     return Quantiles(count, *found)

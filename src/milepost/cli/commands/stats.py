@@ -17,7 +17,7 @@ from milepost.cli.rendering.tables import print_records
 from milepost.core.job import Job, JobStatus
 from milepost.core.placement import is_waiting
 from milepost.query.filters import duration
-from milepost.query.statistics import failure_groups, wait
+from milepost.query.statistics import failure_groups, nearest_rank, wait
 
 HEADING = (
     "TYPE",
@@ -47,8 +47,8 @@ def stats(terms: tuple[str, ...]) -> int:
     context = current()
     stats = type_stats(all_jobs(context, filter_text(terms)))
 
-    def time_of(values: list[float], share: float) -> str:
-        value = percentile(values, share)
+    def time_of(values: list[float], percent: int) -> str:
+        value = percentile(values, percent)
         return formatting.duration(value) if value is not None else "-"
 
     print_records(
@@ -62,7 +62,7 @@ def stats(terms: tuple[str, ...]) -> int:
                     for count in (known.pending, known.waiting, known.running, known.completed, known.failed, known.cancelled)
                 ),
                 formatting.percent(known.success) if known.success is not None else "-",
-                time_of(known.ran, 0.5), time_of(known.ran, 0.95), time_of(known.waited, 0.5), time_of(known.waited, 0.95),
+                time_of(known.ran, 50), time_of(known.ran, 95), time_of(known.waited, 50), time_of(known.waited, 95),
             )
             for known in stats
         ],
@@ -121,10 +121,10 @@ class TypeStats:
             **counts,
             "waiting": self.waiting,
             "success": self.success,
-            "ran_p50": percentile(self.ran, 0.5),
-            "ran_p95": percentile(self.ran, 0.95),
-            "waited_p50": percentile(self.waited, 0.5),
-            "waited_p95": percentile(self.waited, 0.95),
+            "ran_p50": percentile(self.ran, 50),
+            "ran_p95": percentile(self.ran, 95),
+            "waited_p50": percentile(self.waited, 50),
+            "waited_p95": percentile(self.waited, 95),
         }
 
 
@@ -137,12 +137,9 @@ def type_stats(jobs: Iterable[Job]) -> list[TypeStats]:
     return sorted(types.values(), key=lambda known: (-known.total, known.job_type))
 
 
-def percentile(values: Sequence[float], share: float) -> float | None:
+def percentile(values: Sequence[float], percent: int) -> float | None:
     """Return a percentile by nearest rank, or None without values."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return sorted(values)[nearest_rank(len(values), percent) - 1] if values else None
 
 
 @click.command("failures")
