@@ -155,7 +155,7 @@ _turns = itertools.count(os.getpid())
 
 @functools.cache
 def _lane() -> int:
-    """Return a number that no other running test process of this machine has, whoever started it.
+    """Return a number that no other running test process of this machine has, of any user.
 
     The lock on its file belongs to the process until it ends.
     """

@@ -90,7 +90,7 @@ class Stage:
         return [dict(job) for job in found]
 
     def lasting_job(self) -> str:
-        """The running job that goes on for longest: it neither fails, nor hangs, nor ends while a test looks at it."""
+        """The running job that runs for longest: it neither fails, nor hangs, nor ends while a test looks at it."""
         seconds_left: dict[str, float] = {}
         for job in self.running():
             params = self.api(f"jobs/{job['job_id']}")["params"]
