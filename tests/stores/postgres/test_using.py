@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import psycopg
 import pytest
 
 from milepost import AsyncJobs, Jobs, Run, Settings
-from milepost.core.errors import DuplicateJobError, InvalidInputError, LeaseHeldError, StoreUnavailableError
+from milepost.core.errors import DuplicateJobError, InvalidInputError, LeaseHeldError
 from milepost.stores.postgres.notifications import Notifications
 from tests.postgres_server import PostgresServer
 from tests.stores.postgres.orders import empty_orders
@@ -159,32 +158,6 @@ def test_what_cannot_hold_is_refused_and_leaves_the_transaction_usable(
         jobs.using(7)
     with pytest.raises(InvalidInputError, match="needs a PostgreSQL store"):
         Jobs("memory://").using(db)
-
-
-def test_deadlock_of_keys_fails_one_and_the_other_continues(
-    jobs: Jobs, db: psycopg.Connection, postgres_url: str
-) -> None:
-    with psycopg.connect(postgres_url) as other:
-        jobs.using(db).submit("ship", {"order": 1}, unique_key="a")
-        jobs.using(other).submit("ship", {"order": 2}, unique_key="b")
-        errors: list[Exception] = []
-
-        def cross(connection: psycopg.Connection, key: str) -> None:
-            try:
-                jobs.using(connection).submit("ship", {"order": 3}, unique_key=key)
-                connection.commit()
-            except (StoreUnavailableError, LeaseHeldError) as error:
-                errors.append(error)
-                connection.rollback()
-
-        threads = [threading.Thread(target=cross, args=pair) for pair in ((db, "b"), (other, "a"))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(errors) == 1
-    assert "\n" not in str(errors[0])
-    assert jobs.count_jobs() == 2
 
 
 def test_submit_many_creates_all_or_none(jobs: Jobs, db: psycopg.Connection) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
 
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
-from milepost.stores.postgres.connection import Call, Connection, Rows, run_async_pipeline, run_pipeline
+from milepost.stores.postgres.connection import Call, Rows, run_async_pipeline, run_pipeline
 from milepost.stores.postgres.database import Database, Part, Transaction
 from milepost.stores.postgres.errors import MISSING, REPEATABLE, meaning
 from milepost.stores.postgres.namespace import Namespace
@@ -22,6 +25,9 @@ T = TypeVar("T")
 
 _PENDING = "milepost.after_commit"
 """Where a Session of SQLAlchemy keeps the functions to be called after its commit."""
+
+_ADVISORY_LOCK = re.compile(r"\[\d+,(\d+),(\d+),1\]")
+"""A lock in the detail of a deadlock, with the two halves of its number; the words around it are in the server's language."""
 
 CommitHook = Callable[[Callable[[], None]], None]
 _SUPPORTED = (
@@ -35,10 +41,10 @@ class CallerConnection:
     broken = False
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
+        self.given = connection
 
     async def run(self, *calls: Call) -> list[Rows]:
-        return run_pipeline(self._connection, calls)
+        return run_pipeline(self.given, calls)
 
     async def close(self) -> None:
         """Do nothing; the connection belongs to the caller."""
@@ -50,13 +56,19 @@ class AsyncCallerConnection:
     broken = False
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        self._connection = connection
+        self.given = connection
 
     async def run(self, *calls: Call) -> list[Rows]:
-        return await run_async_pipeline(self._connection, calls)
+        return await run_async_pipeline(self.given, calls)
 
     async def close(self) -> None:
         """Do nothing; the connection belongs to the caller."""
+
+
+AnyCallerConnection = CallerConnection | AsyncCallerConnection
+
+_locked_keys: WeakKeyDictionary[object, tuple[str, set[str]]] = WeakKeyDictionary()
+"""The unique keys that the last transaction of each connection has locked, with the time at which it began."""
 
 
 class CallerTransaction(Transaction):
@@ -66,8 +78,10 @@ class CallerTransaction(Transaction):
     with `locks` the record of a run.
     """
 
-    def __init__(self, connection: Connection, namespace: Namespace, *, locks: bool) -> None:
+    def __init__(self, connection: AnyCallerConnection, namespace: Namespace, *, locks: bool) -> None:
         super().__init__(connection, namespace)
+        self._given = connection.given
+        self._keys: list[str] = []
         self._begun = True
         self._locks = locks
         self._is_bounded = False
@@ -77,10 +91,13 @@ class CallerTransaction(Transaction):
             return await super().run(*parts)
         self._is_bounded = True
         first: list[Part] = [("savepoint", None), ("caller_patience", {"patience": self.patience})]
-        found = await super().run(*first, *parts)
         names = {name: values or {} for name, values in parts}
-        field = "unique_key" if names.get("lock_keys", {}).get("keys") else "after" if "members" in names else "using"
-        isolation = found[1][0][0]
+        self._keys = names.get("lock_keys", {}).get("keys", [])
+        found = await super().run(*first, *parts)
+        field = "unique_key" if self._keys else "after" if "members" in names else "using"
+        isolation, began, *_ = found[1][0]
+        if self._keys:
+            self._remember_keys(began)
         if (self._locks or field != "using") and isolation != "read committed":
             raise InvalidInputError(
                 field, f"needs a transaction with the isolation READ COMMITTED, this one is {isolation.upper()}"
@@ -110,12 +127,29 @@ class CallerTransaction(Transaction):
             self._is_bounded = False
             await super().run(("savepoint_undo", None), ("savepoint_release", None))
 
+    def _remember_keys(self, began: str) -> None:
+        known = _locked_keys.get(self._given)
+        if known is None or known[0] != began:
+            known = _locked_keys[self._given] = (began, set())
+        known[1].update(self._keys)
+
+    async def keys_of(self, deadlock: pg.DeadlockDetected) -> list[str]:
+        """Return the unique keys that a deadlock was over, as far as they are of this transaction."""
+        _, known = _locked_keys.get(self._given, ("", ()))
+        found = _ADVISORY_LOCK.findall(deadlock.diag.message_detail or "")
+        locks = [struct.unpack("!q", struct.pack("!II", int(high), int(low)))[0] for high, low in found]
+        keys = [*known, *self._keys]
+        if not keys or not locks:
+            return []
+        (rows,) = await super().run(("keys_of_locks", {"keys": keys, "locks": locks}))
+        return [key for (key,) in rows]
+
 
 class CallerDatabase(Database):
     """Runs each piece of work once, in the transaction of a caller. Nothing is retried: that transaction is the unit."""
 
     def __init__(
-        self, namespace: Namespace, connection: Connection, hook: CommitHook | None, *, locks: bool = False
+        self, namespace: Namespace, connection: AnyCallerConnection, hook: CommitHook | None, *, locks: bool = False
     ) -> None:
         self.namespace = namespace
         self._connection = connection
@@ -133,8 +167,8 @@ class CallerDatabase(Database):
             return await self._undone(transaction, work)
         except pg.DeadlockDetected as error:
             raise StoreUnavailableError(
-                f"{self.namespace.where}: deadlock with another transaction; roll yours back and repeat it, and lock rows "
-                "and submit unique keys in the same order everywhere"
+                f"{self.namespace.where}: deadlock with another transaction{await _over(transaction, error)}; roll yours back "
+                "and repeat it, and lock rows and submit unique keys in the same order everywhere"
             ) from error
         except REPEATABLE as error:
             raise StoreUnavailableError(
@@ -158,6 +192,14 @@ class CallerDatabase(Database):
             with suppress(psycopg.Error):  # the connection is lost; what is raised says so
                 await transaction.undo()
             raise
+
+
+async def _over(transaction: CallerTransaction, deadlock: pg.DeadlockDetected) -> str:
+    """Return the words that name the unique keys that a deadlock was over, if any."""
+    keys: list[str] = []
+    with suppress(psycopg.Error):  # the connection is lost as well
+        keys = await transaction.keys_of(deadlock)
+    return f" over the unique key{'s' * (len(keys) > 1)} {' and '.join(map(repr, keys))}" if keys else ""
 
 
 def commit_hook(given: object) -> CommitHook | None:

@@ -45,7 +45,7 @@ def meaning(error: psycopg.Error, where: str, patience: float) -> MilepostError 
     if isinstance(error, pg.LockNotAvailable):
         return LeaseHeldError(
             f"locked by another transaction for more than {patience:g} s, probably by a run that is committing its "
-            "result; nothing was written, try again"
+            "result, or by a submit of the same unique key or job ID; nothing was written, try again"
         )
     if isinstance(error, (pg.DiskFull, pg.OutOfMemory)):
         return StoreFullError(f"{where}: {text}; free space on the server")

@@ -13,8 +13,9 @@ SELECT set_config('lock_timeout', %(patience)s, true), set_config('enable_seqsca
     set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)
 
 -- name: caller_patience
--- Bound the wait for a lock, and read the isolation of a caller's transaction. Its own bound is kept for `restore_patience`.
-SELECT current_setting('transaction_isolation'),
+-- Bound the wait for a lock, and read the isolation of a caller's transaction and when it began. Its own bound is kept for
+-- `restore_patience`.
+SELECT current_setting('transaction_isolation'), now()::text,
     set_config('milepost.lock_timeout', current_setting('lock_timeout'), true),
     set_config('lock_timeout', %(patience)s, true)
 
@@ -66,6 +67,11 @@ SELECT pg_advisory_xact_lock(hashtextextended('[jobs]' || key, 1)) FROM (
     UNION SELECT unique_key FROM [jobs] WHERE id = ANY(%(ids)s::text[]) AND unique_key IS NOT NULL
     ORDER BY key
 ) AS k
+
+-- name: keys_of_locks
+-- Find which of these unique keys have these locks.
+SELECT DISTINCT key FROM unnest(%(keys)s::text[]) AS k (key)
+WHERE hashtextextended('[jobs]' || key, 1) = ANY(%(locks)s::bigint[]) ORDER BY key
 
 -- name: lock_jobs
 -- Lock the records of a batch, in the order of their ids, so that two batches cannot wait for each other. A job that is to
