@@ -130,7 +130,7 @@ async def test_webhook_is_sent_once_for_each_end(manager: AsyncJobManager) -> No
     for _ in range(3):
         await worked(manager)
         await sender.read_feed([hook])
-        await sender.send_due([hook])
+        await sender.send_due(hook)
     assert set(got.values()) == {1}
     assert len(got) == 6
 

@@ -59,5 +59,5 @@ async def test_message_behind_a_thousand_that_wait_is_sent(memory: AsyncJobManag
     for number in range(1001):
         due = now if number == 1000 else now + 3600_000_000
         await registry.save_delivery(memory.store, Delivery(hook.id, f"msg_{number:04}", "{}", due, attempts=1))
-    assert await sender_to(memory, answer).send_due([hook]) == 1
+    assert await sender_to(memory, answer).send_due(hook) == 1
     assert sent == ["msg_1000"]

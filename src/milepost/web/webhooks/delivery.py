@@ -2,7 +2,8 @@
 
 One server per store is the leader. It follows the feed from a durable cursor, stores deliveries, and sends each until
 it is accepted. The cursor moves only after the deliveries are stored, so every message is sent at least once. New events
-come from the follower of this process; the feed itself is read only from a cursor that is behind it.
+come from the follower of this process; the feed itself is read only from a cursor that is behind it. Each receiver has a
+task of its own, which sends its messages in order, so that a slow receiver delays only these.
 """
 
 from __future__ import annotations
@@ -86,9 +87,11 @@ RESPONSE_TIMEOUT = 10.0
 MAX_RESPONSE_BYTES = 65_536
 """How much of a response is read so that its connection can be reused. The content is ignored."""
 SEND_SECONDS = 5.0
-"""Seconds of sending after which the feed is read again. With one more response timeout this is below half of the
-leader's lease.
+"""Seconds of sending to one receiver after which the lead is checked again. With one more response timeout this is at most
+half of the leader's lease.
 """
+MAX_RECEIVERS_AT_ONCE = 50
+"""How many receivers are sent to at the same time: half of the connections that the HTTP client opens."""
 
 Resolve = Callable[[str], Awaitable[str]]
 
@@ -105,20 +108,25 @@ class WebhookSender:
     def __init__(self, follower: FeedFollower, *, resolve: Resolve = public_address, client: Any = None) -> None:
         self._follower = follower
         self._store = follower.store
-        self._queue = FeedQueue()
-        self._is_behind = True
         self._me = secrets.token_hex(8)
         self._resolve = resolve
         self._client = client
         self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
         self._leader_until = 0.0
         self._seen = SeenEvents()
+        self._reset()
         self._failing: set[str] = set()
         self.sent = self.failed = 0
 
-    async def __aenter__(self) -> WebhookSender:
+    def _reset(self) -> None:
+        """Forget what belongs to an event loop, perhaps an earlier one."""
         self._queue, self._is_behind, self._wake = FeedQueue(), True, asyncio.Event()
+        self._slots = asyncio.Semaphore(MAX_RECEIVERS_AT_ONCE)
+        self._to_check: dict[str, WebhookEndpoint] = {}
+        self._sending: set[str] = set()
+
+    async def __aenter__(self) -> WebhookSender:
+        self._reset()
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self
 
@@ -132,27 +140,29 @@ class WebhookSender:
             self._client = None
 
     async def _run(self) -> None:
-        while True:
-            interval = POLL_INTERVAL
-            try:
-                self._wake.clear()
-                known = await registry.all_hooks(self._store())
-                if not known:
-                    interval = IDLE_INTERVAL
-                elif await self._lead():
-                    await self._follower.subscribe(self._queue)
-                    await self._collect(known)
-                    await self.send_due(known)
-                    continue
-            except StoreError:
-                pass  # the follower logs it
-            except Exception:
-                # A defect must not stop deliveries.
-                log.exception("unexpected error in webhook delivery; continuing")
-            self._follower.unsubscribe(self._queue)
-            self._is_behind = True
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), interval)
+        async with asyncio.TaskGroup() as receivers:
+            while True:
+                interval = POLL_INTERVAL
+                try:
+                    self._wake.clear()
+                    known = await registry.all_hooks(self._store())
+                    if not known:
+                        interval = IDLE_INTERVAL
+                    elif await self._lead():
+                        self._begin_sending(known, receivers)
+                        await asyncio.sleep(0)  # a memory store never suspends; let the tasks run
+                        await self._follower.subscribe(self._queue)
+                        await self._collect(known)
+                        continue
+                except StoreError:
+                    pass  # the follower logs it
+                except Exception:
+                    # A defect must not stop deliveries.
+                    log.exception("unexpected error in webhook delivery; continuing")
+                self._follower.unsubscribe(self._queue)
+                self._is_behind = True
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), interval)
 
     def wake(self) -> None:
         """Look for webhooks now, because this server has created one."""
@@ -160,7 +170,7 @@ class WebhookSender:
 
     async def _lead(self) -> bool:
         """Return whether this server is the leader. Take the lead if no server has it."""
-        if time.monotonic() < self._leader_until - LEADER_LEASE_SECONDS / 2:
+        if self._is_leader:
             return True
         store = self._store()
         item = await store.kv_get(LEADER)
@@ -171,6 +181,35 @@ class WebhookSender:
             return False
         self._leader_until = time.monotonic() + LEADER_LEASE_SECONDS
         return True
+
+    @property
+    def _is_leader(self) -> bool:
+        """Whether this server is the leader for long enough to send for `SEND_SECONDS`."""
+        return time.monotonic() < self._leader_until - LEADER_LEASE_SECONDS / 2
+
+    def _begin_sending(self, known: list[WebhookEndpoint], receivers: asyncio.TaskGroup) -> None:
+        """Let the task of each receiver look for due deliveries: the one that is sending, once more after that."""
+        for hook in known:
+            self._to_check[hook.id] = hook
+            if hook.id not in self._sending:
+                self._sending.add(hook.id)
+                receivers.create_task(self._send_while_asked(hook.id))
+
+    async def _send_while_asked(self, hook_id: str) -> None:
+        try:
+            while (hook := self._to_check.pop(hook_id, None)) is not None:
+                async with self._slots:
+                    if not self._is_leader:
+                        return
+                    await self.send_due(hook)
+        except StoreError:
+            await asyncio.sleep(POLL_INTERVAL)  # the follower logs it
+        except Exception:
+            # A defect must not stop deliveries.
+            log.exception("unexpected error in deliveries of webhook %s; continuing", hook_id)
+            await asyncio.sleep(POLL_INTERVAL)
+        finally:
+            self._sending.discard(hook_id)
 
     async def _collect(self, known: list[WebhookEndpoint]) -> None:
         """Store the deliveries for new events: from the cursor up to now, then as the follower reports them."""
@@ -255,15 +294,7 @@ class WebhookSender:
                     self._store(), Delivery(hook.id, message_id, body, now), only_if_absent=True
                 )
 
-    async def send_due(self, known: list[WebhookEndpoint]) -> int:
-        """Send due deliveries to all receivers concurrently. Return how many were accepted."""
-        results = await asyncio.gather(*map(self._send_to, known), return_exceptions=True)
-        for outcome in results:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return sum(outcome for outcome in results if isinstance(outcome, int))
-
-    async def _send_to(self, hook: WebhookEndpoint) -> int:
+    async def send_due(self, hook: WebhookEndpoint) -> int:
         """Send due deliveries to one receiver in order until one fails. Return how many were accepted."""
         store, taken = self._store(), 0
         now, until = await store.now(), time.monotonic() + SEND_SECONDS
@@ -291,6 +322,7 @@ class WebhookSender:
         self.failed += 1
         if status == 410:
             await registry.disable(store, hook, "the receiver responded with 410 Gone")
+            self._to_check.pop(hook.id, None)  # it was read before
             await store.kv_delete(delivery.key)
             return False
         if delivery.attempts >= len(RETRY_DELAYS):
