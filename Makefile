@@ -97,6 +97,8 @@ $(VENV)/.demo $(VENV)/.dev $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: requirement
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.dev  # measurements start the servers and the browser of the tests
+
 # ---- the locks: exact versions with hashes, for every supported Python and platform, without any address
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
