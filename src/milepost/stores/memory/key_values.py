@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milepost.stores.key_values import KeyValue
+from milepost.stores.key_values import KeyValue, validate_entry
 from milepost.stores.memory.state import MemoryState
 
 
@@ -18,6 +18,7 @@ class MemoryKeyValues:
             return KeyValue(key, value, version) if exists else None
 
     async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
+        validate_entry(key, value)
         with self._memory.lock:
             memory = self._memory
             item = await self.kv_get(key)

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from milepost.core.defaults import HEARTBEAT
-from milepost.core.errors import InvalidInputError, LeaseHeldError, MissingExtraError
+from milepost.core.errors import LeaseHeldError, MissingExtraError
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.ledger import Book
@@ -16,6 +16,7 @@ from milepost.core.limits import earliest, type_name
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
 from milepost.stores.held_jobs import release_held
+from milepost.stores.key_values import validate_entry
 from milepost.stores.protocol import (
     NOT_WRITTEN,
     ApplyResult,
@@ -353,8 +354,7 @@ class PostgresStore(PostgresLimits):
         return KeyValue(*rows[0]) if rows else None
 
     async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
-        if "\0" in key or "\0" in value:
-            raise InvalidInputError("value", "contains NUL, which PostgreSQL cannot store")
+        validate_entry(key, value)
         micros = None if ttl is None else int(ttl * 1_000_000)
         values = {"key": key, "value": value, "version": version, "ttl": micros}
 

@@ -15,6 +15,7 @@ from milepost.core.serialization import US
 from milepost.core.transitions.table import TERMINAL
 from milepost.stores.held_jobs import release_held
 from milepost.stores.ids import new_operation_id
+from milepost.stores.key_values import validate_entry
 from milepost.stores.protocol import (
     LAYOUT,
     MEMBER_STATES,
@@ -69,6 +70,7 @@ class NamespaceMethods:
         self: _Caller, key: str, value: str, *, version: int | None = None, ttl: float | None = None
     ) -> int | None:
         """Set a value if the key has this version; return the new version, or None. `ttl` is in seconds."""
+        validate_entry(key, value)
         expected = "" if version is None else str(version)
         lives = "" if ttl is None else str(max(0, round(ttl * 1000)))
         reply = await self._run("kv_put", new_operation_id(), key, value, expected, lives, LAYOUT)

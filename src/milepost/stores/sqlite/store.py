@@ -18,6 +18,7 @@ from milepost.core.rate import Rate
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
 from milepost.stores.held_jobs import release_held
+from milepost.stores.key_values import validate_entry
 from milepost.stores.protocol import (
     INVALID_VALUE_ERRORS,
     ApplyResult,
@@ -286,6 +287,7 @@ class SQLiteStore:
         return await self._database.read(lambda db: maintenance.get(db, key))
 
     async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
+        validate_entry(key, value)
         return await self._database.write(lambda tx: maintenance.put(tx, key, value, version, ttl))
 
     async def kv_delete(self, key: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from milepost.core.errors import InvalidInputError
 from milepost.stores.protocol import LAYOUT, KeyValue
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job
 from milepost.testing.conformance.operations import ODD
@@ -81,6 +84,20 @@ class KeyValues(Scenarios):
         for number, value in enumerate(("", ODD, "line\nline\n", "x" * 200_000, "0", "null")):
             version = await fixture.store.kv_put(f"k{number}", value)
             assert await fixture.store.kv_get(f"k{number}") == KeyValue(f"k{number}", value, version or 0)
+
+    async def test_text_that_no_store_keeps_is_refused(self, fixture: StoreFixture) -> None:
+        """PostgreSQL keeps no NUL, and no database a lone surrogate. The others must not accept them either."""
+        store, remedies = (
+            fixture.store,
+            {"a\0b": "NUL character; remove it", "a\ud800b": "lone surrogate; decode the text"},
+        )
+        await store.kv_put("k", "v")
+        for text, remedy in remedies.items():
+            for field, key, value in (("key", text, "v"), ("value", "k", text)):
+                with pytest.raises(InvalidInputError, match=remedy) as refused:
+                    await store.kv_put(key, value)
+                assert refused.value.field == field
+        assert [(item.key, item.value) for item in await store.kv_scan("")] == [("k", "v")]
 
     async def test_keys_and_jobs_are_separate(self, fixture: StoreFixture) -> None:
         for name in ("a", "j:a", "e:a", "q", "t", "f", "fence"):
