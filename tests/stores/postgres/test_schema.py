@@ -7,23 +7,19 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from milepost.core import transitions as plans
+from milepost import Jobs, Run, Settings
 from milepost.core.errors import InvalidInputError, LayoutMismatchError, StoreUnavailableError
 from milepost.stores.factory import open_store
-from milepost.stores.ids import new_operation_id
 from milepost.stores.postgres import PostgresStore
-from milepost.stores.protocol import Write
 from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
+from tests.docs.page_runner import ROOT, blocks
 from tests.postgres_server import PostgresServer
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.service("postgresql")
 
-RIGHTS = """
-GRANT USAGE ON SCHEMA "{0}" TO {1};
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{0}" TO {1};
-GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA "{0}" TO {1};
-"""
+PAGE = (ROOT / "docs" / "how-to" / "postgres.md").read_text()
 
 
 @pytest.fixture
@@ -42,19 +38,45 @@ def app_url(postgres_server: PostgresServer, admin: psycopg.Connection) -> Itera
     admin.execute("DROP ROLE plain")
 
 
-def use(store: PostgresStore) -> None:
-    """Create and delete a job, sweep, purge, and use a key."""
+def rights(schema: str, role: str) -> str:
+    """Return the rights that the documentation gives to the role of the application, for this schema and role."""
+    (sql,) = (code for language, code, _ in blocks(PAGE) if language == "sql")
+    return sql.replace("SCHEMA milepost", f'SCHEMA "{schema}"').replace("TO app", f"TO {role}")
 
-    async def work() -> None:
-        fields = {"type": "t", "run_by": "worker", "ready": "q", "slot": "q", "max_attempts": "1", "budget": "1"}
-        for plan in (plans.plan_create(fields, new_operation_id()), plans.plan_delete(new_operation_id())):
-            assert (await store.apply([Write("a", plan)])).outcomes[0].accepted
-        await store.sweep(lease=30, interval=0)
-        await purge_older(store, ttl=0)
-        assert await store.kv_put("k", "v")
 
-    run_sync(work())
-    run_sync(store.close())
+def use(url: str, namespace: str) -> None:
+    """Submit, run, checkpoint and finish jobs, also in transactions, with most of what is stored beside them; then delete."""
+    jobs = Jobs(url, options=Settings(namespace=namespace))
+    large = "x" * 70_000
+
+    @jobs.job("bill")
+    def bill(run: Run, text: str) -> str:
+        run.checkpoint(text)
+        run.step("once", lambda: text)
+        with psycopg.connect(url) as db:
+            run.checkpoint(text, using=db)
+        with psycopg.connect(url) as db:
+            return run.finish(text, using=db)
+
+    jobs.limit("bill", running=1, per_partition=1, rate="100/s")
+    jobs.close_gate("bill", 0.01)
+    jobs.add_schedule("nightly", bill, every="1d", params={"text": "x"})
+    with jobs.run_workers(), psycopg.connect(url) as db:
+        first = jobs.using(db).submit(bill.options(partition="p"), text=large)
+        db.commit()
+        last = jobs.submit(bill.options(unique_key="k", after=[f"job:{first.job_id}"], labels={"a": "b"}), text="y")
+        assert jobs.wait(last, timeout=PATIENCE).result == "y"
+    assert jobs.wait(first, timeout=PATIENCE).result == large
+    waiting = jobs.submit(bill, text="z")
+    jobs.cancel_job(waiting.job_id)
+    for job in (last, first, waiting):
+        assert jobs.events(job.job_id)
+        jobs.delete_job(job.job_id)
+    run_sync(jobs.store.sweep(lease=30, interval=0))
+    run_sync(purge_older(jobs.store, ttl=0))
+    run_sync(jobs.store.rollups(0))
+    assert run_sync(jobs.store.check_health()).layout == 1
+    jobs.close()
 
 
 def test_role_that_may_not_create_gets_the_remedy(app_url: str, namespace: str) -> None:
@@ -73,8 +95,9 @@ def test_role_with_the_documented_rights_does_everything(
     admin.execute(store.schema_sql())
     with pytest.raises(StoreUnavailableError, match="permission denied"):
         run_sync(store.now())
-    admin.execute(RIGHTS.format(namespace, "plain"))
-    use(store)
+    admin.execute(rights(namespace, "plain"))
+    run_sync(store.close())
+    use(app_url, namespace)
 
 
 def test_printed_schema_changes_nothing_of_an_existing_one(
@@ -116,14 +139,3 @@ def test_url_is_shown_without_user_and_password() -> None:
     assert store.url == "postgresql://db.example:5433/app#n"
     with pytest.raises(InvalidInputError, match="is no PostgreSQL URL"):
         open_store("postgresql://db.example:port/app?unknown=1")
-
-
-def test_health_shows_what_hinders_vacuum(postgres_url: str, namespace: str) -> None:
-    store = PostgresStore(postgres_url, namespace=namespace)
-    assert run_sync(store.check_health()).details["last_autovacuum"] == "never"
-    with psycopg.connect(postgres_url) as other:
-        other.execute("SELECT pg_sleep(1.1)")
-        found = run_sync(store.check_health()).details
-    assert int(found["oldest_transaction"].removesuffix(" s")) >= 1
-    assert int(found["dead_rows"]) >= 0
-    run_sync(store.close())

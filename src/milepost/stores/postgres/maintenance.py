@@ -167,7 +167,7 @@ def health_of(rows: Rows, namespace: Namespace) -> HealthReport:
     """Return the health report for the row of the statement `health`."""
     (
         (
-            version, _, fsync, commit, full_page_writes, is_standby, encoding, layout, size, oldest, dead,
+            version, _, fsync, commit, full_page_writes, is_standby, encoding, layout, size, oldest, blind, dead,
             vacuumed,
         ),
     ) = rows  # fmt: skip
@@ -180,11 +180,15 @@ def health_of(rows: Rows, namespace: Namespace) -> HealthReport:
         warnings.append("the server is a standby, which accepts no writes; connect to the primary")
     if oldest is not None and oldest > LONG_TRANSACTION:
         warnings.append(
-            f"a transaction is open for {oldest} s: dead rows cannot be removed while it lasts; see pg_stat_activity"
+            f"a transaction is open for {oldest} s: dead rows cannot be removed while it lasts; see pg_stat_activity and "
+            "pg_prepared_xacts"
         )
+    longest = "none" if oldest is None else f"{max(0, oldest)} s"
+    if blind is not None:
+        longest += f" of this role; GRANT pg_read_all_stats TO {blind} shows those of all roles"
     details = {
         "schema": namespace.schema, "encoding": encoding, "synchronous_commit": commit, "size_bytes": str(size),
-        "oldest_transaction": "none" if oldest is None else f"{max(0, oldest)} s",
+        "oldest_transaction": longest,
         "dead_rows": "" if dead is None else str(dead),
         "last_autovacuum": "never" if vacuumed is None else f"{vacuumed} s ago",
     }  # fmt: skip

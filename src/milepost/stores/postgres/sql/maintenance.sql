@@ -211,14 +211,19 @@ RETURNING version
 DELETE FROM [kv] WHERE key = %(key)s RETURNING until IS NULL OR until > [now](%(seen)s, %(lead)s)
 
 -- name: health
--- Read what the health check reports.
+-- Read what the health check reports. Only transactions of this database keep its dead rows. Those of other roles are not
+-- shown to a role without a right, whose name is read.
 SELECT version(), current_setting('server_version_num')::int, current_setting('fsync'),
     current_setting('synchronous_commit'), current_setting('full_page_writes'), pg_is_in_recovery(),
     current_setting('server_encoding'),
     (SELECT value FROM [state] WHERE name = 'layout'),
     pg_total_relation_size('[jobs]') + pg_total_relation_size('[events]'),
-    (SELECT extract(epoch FROM clock_timestamp() - min(xact_start))::bigint FROM pg_stat_activity
-     WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid() AND backend_type = 'client backend'),
+    (SELECT extract(epoch FROM clock_timestamp() - min(began))::bigint FROM (
+        SELECT xact_start FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+        UNION ALL SELECT prepared FROM pg_prepared_xacts WHERE database = current_database()
+    ) AS t (began)),
+    CASE WHEN NOT pg_has_role('pg_read_all_stats', 'USAGE') THEN quote_ident(current_user) END,
     (SELECT sum(n_dead_tup)::bigint FROM pg_stat_user_tables WHERE schemaname = %(schema)s),
     (SELECT extract(epoch FROM clock_timestamp() - max(last_autovacuum))::bigint FROM pg_stat_user_tables
      WHERE schemaname = %(schema)s)
