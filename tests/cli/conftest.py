@@ -11,10 +11,16 @@ import pytest
 from milepost.settings import settings
 from tests.cli.stores_fixture import STORE_KINDS, STORES, StoreFixture
 from tests.cli.subprocesses import CommandRunner
+from tests.postgres_server import PostgresServer
+
+ON_POSTGRES = pytest.param("postgres", marks=[pytest.mark.slow, pytest.mark.service("postgresql")])
 
 
 def addresses(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:
     """Return the environment variables that select an empty store of that kind."""
+    if kind == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        return {"MILEPOST_URL": server.url(), "MILEPOST_NAMESPACE": server.emptied("cli")}
     if kind != "redis":
         return {"MILEPOST_URL": request.getfixturevalue("sqlite_url")}
     return {
@@ -23,9 +29,9 @@ def addresses(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture(params=STORE_KINDS)
+@pytest.fixture(params=[*STORE_KINDS, ON_POSTGRES])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreFixture]:
-    """Yield the command on a SQLite file, on Redis and on a server, run in this process."""
+    """Yield the command on a SQLite file, on Redis, on a server and on PostgreSQL, run in this process."""
     environment = addresses(request, request.param)
     settings.reload()  # a process reads its environment once, and each place has its own
     with ExitStack() as open_, StoreFixture(tmp_path, environment.pop("MILEPOST_URL"), **environment) as place:

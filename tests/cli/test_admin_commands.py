@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
+
+import pytest
 
 from milepost.stores.sync_bridge import run_sync
 from milepost.web import auth
 from milepost.web.security.api_keys import ApiKeyStore
 from tests.cli.stores_fixture import StoreFixture, covers
+from tests.cli.subprocesses import CommandRunner
+from tests.postgres_server import PostgresServer
 
 
 @covers("doctor", "migrate", "purge")
@@ -19,7 +24,7 @@ def test_doctor_migrate_and_purge(filled: StoreFixture) -> None:
     done = filled.run("doctor", "--json")
     found = json.loads(done.stdout)
     assert found["layout"] == 1
-    assert found["kind"] in ("sqlite", "redis", "valkey")
+    assert found["kind"] in ("sqlite", "redis", "valkey", "postgresql")
     assert done.returncode == (1 if found["warnings"] else 0)
     shown = filled.run("doctor").stdout
     assert all(warning in shown for warning in found["warnings"])
@@ -27,6 +32,10 @@ def test_doctor_migrate_and_purge(filled: StoreFixture) -> None:
         assert re.search(r"used memory +\d[\d.]* [KM]B\n", shown)
         assert re.search(r"maxmemory +no limit\n", shown)
         assert re.search(r"uptime +\d.*s\n", shown), shown
+    if found["kind"] == "postgresql":
+        assert re.search(r"oldest transaction +(none|\d+ s)\n", shown)
+        assert re.search(r"dead rows +\d+\n", shown)
+        assert re.search(r"last autovacuum +(never|\d+ s ago)\n", shown)
     if filled.is_server:
         assert "pass the store URL with --url" in filled.error_line("migrate", code=2)
         assert "pass the store URL" in filled.error_line("purge", "--older-than", "0", code=2)
@@ -36,6 +45,23 @@ def test_doctor_migrate_and_purge(filled: StoreFixture) -> None:
         assert filled.rows("purge") == [{"purged": 0}]
         assert filled.rows("purge", "--older-than", "0") == [{"purged": 3}]
         assert {job["job_id"] for job in filled.rows("ls")} == {"c-now", "d-next"}
+
+
+@pytest.mark.service("postgresql")
+def test_migrate_creates_a_missing_schema_or_prints_its_sql(
+    tmp_path: Path, postgres_server: PostgresServer, namespace: str
+) -> None:
+    """Regression: the line said that the store, which did not exist, already had the layout."""
+    schemas = f"SELECT 1 FROM pg_namespace WHERE nspname = '{namespace}'"
+    with CommandRunner(tmp_path, MILEPOST_URL=postgres_server.url(), MILEPOST_NAMESPACE=namespace) as program:
+        sql = program.call("migrate", "--sql")
+        assert f'CREATE SCHEMA IF NOT EXISTS "{namespace}"' in sql
+        assert postgres_server.fetch(schemas) == []
+        assert program.call("migrate") == "The store has the layout of this release (1).\n"
+        assert postgres_server.fetch(schemas) == [(1,)]
+        postgres_server.execute(f'DROP SCHEMA "{namespace}" CASCADE')
+        postgres_server.execute(sql)
+        assert program.call("migrate") == "The store has the layout of this release (1).\n"
 
 
 @covers("types", "types pause", "types resume", "types limit")

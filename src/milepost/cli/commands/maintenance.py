@@ -90,7 +90,7 @@ def migrate(sql: bool) -> int:
     if context.json:
         echo_json({"from": layout, "to": LAYOUT, "moved": False})
     else:
-        echo(f"The store already has the layout of this release ({layout}).")
+        echo(f"The store has the layout of this release ({layout}).")
     return exit_codes.OK
 
 
