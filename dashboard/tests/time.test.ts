@@ -1,6 +1,6 @@
 import { usualText } from "../src/job/durations";
 import { describe, expect, it } from "vitest";
-import { about, ago, elapsed, duration, timeLeftRange, percent, preciseDuration, startsIn, timeLeft } from "../src/text/time";
+import { about, ago, elapsed, duration, timeLeftRange, percent, preciseDuration, remaining, startsIn, timeLeft } from "../src/text/time";
 
 const NOW = Date.parse("2026-11-25T12:00:00Z");
 const at = (seconds: number): string => new Date(NOW + seconds * 1000).toISOString();
@@ -45,6 +45,26 @@ describe("what is left", () => {
   it("is never about a moment", () => {
     expect(about("a moment")).toBe("a moment");
     expect(about("47\u00a0s")).toBe("about 47\u00a0s");
+  });
+});
+
+describe("the time left of a running job", () => {
+  const job = { status: "running", stalled: null, eta: { earliest: at(40), latest: at(54) }, updated_at: at(0) } as const;
+
+  it("is that of its last update, which a killed worker does not renew", () => {
+    expect(remaining(job, NOW)).toEqual({ left: "47\u00a0s", asOf: "", text: "about 47\u00a0s left", range: "40\u00a0s to 54\u00a0s" });
+    expect(remaining(job, NOW + 9_000)?.text).toBe("about 47\u00a0s left");
+    expect(remaining(job, NOW + 12_000)?.text).toBe("about 47\u00a0s left as of 12\u00a0s ago");
+    expect(remaining({ ...job, updated_at: at(12) }, NOW + 12_000)?.text).toBe("about 35\u00a0s left");
+  });
+  it("is unknown when the whole range is over without an update, or the job is stalled or not running", () => {
+    expect(remaining(job, NOW + 53_000)?.text).toBe("about 47\u00a0s left as of 53\u00a0s ago");
+    expect(remaining(job, NOW + 55_000)).toBeNull();
+    expect(remaining({ ...job, updated_at: at(55) }, NOW + 55_000)?.text).toBe("a moment left");
+    expect(remaining({ ...job, updated_at: at(155) }, NOW + 155_000)).toBeNull();
+    expect(remaining({ ...job, stalled: "No progress" }, NOW)).toBeNull();
+    expect(remaining({ ...job, status: "pending" }, NOW)).toBeNull();
+    expect(remaining({ ...job, eta: null }, NOW)).toBeNull();
   });
 });
 

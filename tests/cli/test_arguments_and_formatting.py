@@ -19,7 +19,14 @@ from milepost.cli.commands.stats import type_stats
 from milepost.cli.job_selection import filter_text, is_filter
 from milepost.cli.job_types import absolute_paths
 from milepost.cli.local_run import job_key, title_of
-from milepost.cli.rendering.progress import JobProgress, RateMeter, progress_bars, remaining_range, start_range
+from milepost.cli.rendering.progress import (
+    JobProgress,
+    RateMeter,
+    left_text,
+    progress_bars,
+    remaining_range,
+    start_range,
+)
 from milepost.cli.rendering.tables import plain_lines
 from milepost.cli.rendering.terminal import make_console
 from milepost.core.job import Eta, Job, JobStatus, Stage
@@ -155,6 +162,16 @@ def test_forecasts_come_from_record() -> None:
     assert remaining_range(replace(running, eta=None), now) is None
     assert remaining_range(replace(running, stalled="no progress"), now) is None
     assert remaining_range(running, now + timedelta(minutes=5)) is None
+    known = replace(running, updated_at=now)
+    assert (
+        left_text(known, now + timedelta(seconds=9)) == "about 2 to 4 min left"
+    )  # not counted down: its worker may be gone
+    assert left_text(known, now + timedelta(seconds=100)) == "about 2 to 4 min left as of 1 min ago"
+    assert left_text(known, now + timedelta(minutes=5)) == ""
+    assert remaining_range(replace(known, updated_at=now + timedelta(seconds=90)), now + timedelta(seconds=95)) == (
+        30,
+        150,
+    )
     waiting = Job("b", "t", JobStatus.PENDING, 0.0, "", now, expected_start=soon)
     assert formatting.start_text(start_range(waiting, now)) == "in about 2 to 4 min"
     assert formatting.start_text(start_range(waiting, now + timedelta(minutes=5))) == "now"

@@ -6,7 +6,7 @@
 import { serverNow } from "../live/offset";
 import { progressText, isProgressUnknown } from "../text/progress";
 import { plain } from "../text/plain";
-import { about, duration, timeLeftRange, percent, timeLeft } from "../text/time";
+import { duration, percent, remaining } from "../text/time";
 import type { Row } from "../wire/types";
 import { listen } from "./shared";
 
@@ -115,8 +115,7 @@ class MilepostJob extends HTMLElement {
     const now = serverNow();
     const running = job.status === "running";
     const look = running && job.stalled ? "stalled" : job.status;
-    const eta = job.eta;
-    const rest = running && !job.stalled ? timeLeft(eta, now) : null;
+    const rest = remaining(job, now);
     const progress = Math.max(0, Math.min(1, (isProgressUnknown(job) ? job.stage_progress : job.progress) ?? 0));
     const text = running ? progressText(job) || "running" : look;
     track.hidden = false;
@@ -125,14 +124,14 @@ class MilepostJob extends HTMLElement {
     far.className = `of-${look}`;
     track.setAttribute("aria-label", `Progress of ${job.job_type}`);
     track.setAttribute("aria-valuenow", String(percent(progress)));
-    track.setAttribute("aria-valuetext", `${text}${rest === null ? "" : `, ${about(rest)} left`}`);
+    track.setAttribute("aria-valuetext", `${text}${rest === null ? "" : `, ${rest.text}`}`);
     done.className = `done of-${look}`;
     done.style.transform = `scaleX(${progress})`;
     says.textContent = plain(job.activity);
-    left.title = timeLeftRange(eta, now) ?? "";
+    left.title = rest?.range ?? "";
     left.textContent =
       rest !== null
-        ? `${about(rest)} left`
+        ? rest.text
         : job.completed_at != null && job.started_at != null
           ? `ran ${duration(Date.parse(job.completed_at) - Date.parse(job.started_at))}`
           : "";

@@ -36,8 +36,8 @@ export const job = computed<JobRecord | null>(() => {
     const { activity, waiting_for, progress, progress_known } = row; // of a job that waits for its children, these change without its version
     return { ...read, activity, waiting_for, progress, progress_known };
   }
-  const { progress, progress_known, stage_progress, message, activity, status, stalled, started_at, completed_at, error, attempt, worker, waiting_for } = row;
-  const fresh = { progress, progress_known, stage_progress, message, activity, status, stalled, started_at, completed_at, error, attempt, worker, waiting_for };
+  const { progress, progress_known, stage_progress, message, activity, status, stalled, started_at, completed_at, updated_at, error, attempt, worker, waiting_for } = row;
+  const fresh = { progress, progress_known, stage_progress, message, activity, status, stalled, started_at, completed_at, updated_at, error, attempt, worker, waiting_for };
   return { ...read, ...fresh, eta: row.eta as JobRecord["eta"], stages: withStage(read.stages, row.stage) };
 });
 

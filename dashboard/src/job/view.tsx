@@ -15,7 +15,7 @@ import { go, place } from "../shell/address";
 import { mayCancel, mayDelete, mayWrite, onlyJob, session } from "../shell/session";
 import { asCli, asCurl, asPython, asSubmit } from "../text/commands";
 import { plain } from "../text/plain";
-import { about, timeLeftRange, localTime, startsIn, timeLeft, utcTime, formatAmount, formatCount } from "../text/time";
+import { localTime, remaining, startsIn, utcTime, formatAmount, formatCount } from "../text/time";
 import { rowOf } from "../wire/row";
 import { isBatch, type JobRecord } from "../wire/types";
 import { AttemptsPart } from "./attempts";
@@ -165,9 +165,7 @@ function Head({ shown }: { shown: JobRecord }) {
 function Far({ shown }: { shown: JobRecord }) {
   const row = rowOf(shown);
   const at = now.value;
-  const eta = shown.eta;
-  const left = shown.status === "running" && !shown.stalled ? timeLeft(eta, at) : null;
-  const range = left === null ? null : timeLeftRange(eta, at);
+  const rest = remaining(row, at);
   const start = shown.status === "pending" ? startsIn(shown.expected_start, at) : null;
   return (
     <div class="far">
@@ -177,8 +175,8 @@ function Far({ shown }: { shown: JobRecord }) {
             <span class="big">{progressText(row)}</span>
             <span class="muted">
               {start !== null && `starts ${start}`}
-              {left === null ? (shown.status === "running" ? "time left unknown" : "") : `${about(left)} left`}
-              {range === null ? "" : ` (${range})`}
+              {rest === null ? (shown.status === "running" ? "time left unknown" : "") : rest.text}
+              {rest?.range == null ? "" : ` (${rest.range})`}
             </span>
           </div>
           <Bar job={row} thick label="Progress" />

@@ -1,11 +1,11 @@
 /** One row of the list. It depends on its own job and the clock, so a change redraws only this row. */
 import { useComputed } from "@preact/signals";
-import { Bar } from "../parts/progress";
+import { Bar, Left } from "../parts/progress";
 import { progressText } from "../text/progress";
 import { shownState, StatusIcon } from "../parts/icons";
 import { now } from "../live/clock";
 import { href, place } from "../shell/address";
-import { about, ago, elapsed, formatAmount, localTime, shortAmount, timeLeft, utcTime } from "../text/time";
+import { ago, elapsed, formatAmount, localTime, remaining, shortAmount, utcTime } from "../text/time";
 import { plain } from "../text/plain";
 import type { Row } from "../wire/types";
 import { unmatched, rows, withUsage } from "./list";
@@ -36,7 +36,7 @@ export function JobRow({ id, index, top, open }: Props) {
   const ticking = job.status === "running" || job.status === "pending" || job.stopping;
   const at = now.value;
   const look = shownState(job);
-  const left = job.status === "running" ? ((job.stalled ? null : timeLeft(job.eta, at)) ?? "unknown") : null;
+  const rest = remaining(job, at);
   const classes = ["row body-row", isOpen.value ? "open" : "", isCursor.value ? "cursor" : "", isLeaving.value ? "leaving" : ""];
   return (
     <div
@@ -84,12 +84,12 @@ export function JobRow({ id, index, top, open }: Props) {
       <div role="gridcell" class="how-far">
         <Bar job={job} />
         <span class="right">
-          {left !== null && left !== "unknown" && left !== "a moment" && <span class="left">{left.split(" ")[0]} left · </span>}
+          {rest !== null && rest.asOf === "" && rest.left !== "a moment" && <span class="left">{rest.left.split(" ")[0]} left · </span>}
           {progressText(job)}
         </span>
       </div>
       <div role="gridcell" class="times">
-        {left === null ? "" : left === "unknown" ? left : about(left)}
+        {rest !== null ? <Left rest={rest} /> : job.status === "running" ? "unknown" : ""}
       </div>
       {withUsage.value && <UsageCell usage={job.usage} />}
       <div role="gridcell" class="times wide">

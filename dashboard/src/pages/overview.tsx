@@ -123,10 +123,10 @@ function wait(spread: Spread | undefined): { value: string; note: string } {
 }
 
 function byTimeLeft(rows: Row[]): Row[] {
-  // By the middle of its range, which is the value in its row.
-  const end = ({ eta, stalled }: Row): number =>
-    eta === null || stalled ? Infinity : Date.parse(eta.earliest) + Date.parse(eta.latest);
-  return rows.sort((a, b) => end(a) - end(b));
+  // By the middle of its range as of its last update, which is the value in its row.
+  const left = ({ eta, stalled, updated_at }: Row): number =>
+    eta === null || stalled || updated_at === null ? Infinity : Date.parse(eta.earliest) + Date.parse(eta.latest) - 2 * Date.parse(updated_at);
+  return rows.sort((a, b) => left(a) - left(b));
 }
 
 /** How long the next job has waited, and why: a queue that stands still has no other sign here. */

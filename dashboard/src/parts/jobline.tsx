@@ -2,15 +2,15 @@
 import { now } from "../live/clock";
 import { pageAt } from "../shell/address";
 import { plain } from "../text/plain";
-import { about, timeLeft } from "../text/time";
+import { remaining } from "../text/time";
 import type { Row } from "../wire/types";
 import { StatusIcon } from "./icons";
 import { Link } from "./link";
-import { Bar } from "./progress";
+import { Bar, Left } from "./progress";
 import { progressText } from "../text/progress";
 
 export function Mini({ row }: { row: Row }) {
-  const left = timeLeft(row.eta, now.value);
+  const rest = remaining(row, now.value);
   return (
     <Link class="mini" to={pageAt("jobs", { job: row.job_id, q: "", tab: "all" })}>
       <span class="cut">
@@ -18,7 +18,7 @@ export function Mini({ row }: { row: Row }) {
       </span>
       <Bar job={row} />
       <span class="muted right">
-        {row.stalled ? <Stalled /> : left === null ? progressText(row) : about(left)}
+        {row.stalled ? <Stalled /> : rest === null ? progressText(row) : <Left rest={rest} />}
       </span>
       {row.stalled && <span class="why muted small">{row.stalled}</span>}
     </Link>

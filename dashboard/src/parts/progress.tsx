@@ -1,18 +1,18 @@
 /** The progress of a job: bar, percentage and status. */
 import { now } from "../live/clock";
 import { progressText, isProgressUnknown, type Known } from "../text/progress";
-import { about, percent, timeLeft } from "../text/time";
+import { about, percent, remaining, type Remaining } from "../text/time";
 import type { Row } from "../wire/types";
 import { shownState, StatusIcon } from "./icons";
 
-type Shown = Known & Pick<Row, "stalled" | "eta" | "job_type">;
+type Shown = Known & Pick<Row, "stalled" | "eta" | "updated_at" | "job_type">;
 
 export function Bar({ job, thick = false, label }: { job: Shown; thick?: boolean; label?: string }) {
-  const left = job.status === "running" ? timeLeft(job.eta, now.peek()) : null;
+  const rest = remaining(job, now.peek());
   const look = shownState(job);
   const unknown = isProgressUnknown(job);
   const fraction = unknown ? job.stage_progress : job.progress;
-  const text = `${progressText(job)}${left === null ? "" : `, ${about(left)} left`}`;
+  const text = `${progressText(job)}${rest === null ? "" : `, ${rest.text}`}`;
   return (
     <div
       class={`bar of-${look}${thick ? " thick" : ""}${unknown ? " stage-only" : ""}`}
@@ -25,6 +25,21 @@ export function Bar({ job, thick = false, label }: { job: Shown; thick?: boolean
     >
       <div style={{ transform: `scaleX(${Math.max(0, Math.min(1, fraction ?? 0))})` }} />
     </div>
+  );
+}
+
+/** The time left in a cell, with its age below. */
+export function Left({ rest }: { rest: Remaining }) {
+  return (
+    <>
+      {about(rest.left)}
+      {rest.asOf !== "" && (
+        <>
+          <br />
+          <span class="small">{rest.asOf}</span>
+        </>
+      )}
+    </>
   );
 }
 

@@ -1,5 +1,5 @@
 /** Format times and durations. Durations round down, so "60 s" is never shown. */
-import type { Eta } from "../wire/types";
+import type { Eta, Row } from "../wire/types";
 
 /** A number with its unit, which no line break separates. */
 const unit = (count: number | string, name: string): string => `${count}\u00a0${name}`;
@@ -58,6 +58,33 @@ export function timeLeftRange(eta: Eta | null, now: number): string | null {
   const [from, to] = [Math.max(0, Date.parse(eta.earliest) - now), Math.max(0, Date.parse(eta.latest) - now)];
   if (Number.isNaN(from) || to < 1000 || rough(from) === rough(to)) return null;
   return `${rough(from)} to ${rough(to)}`;
+}
+
+/** The age of an update in milliseconds from which on it is said. */
+const NEWS = 10_000;
+
+/** What is known of the time left: "47 s", how old that is if not new ("as of 12 s ago"), both as text, and the range. */
+export interface Remaining {
+  left: string;
+  asOf: string;
+  text: string;
+  range: string | null;
+}
+
+/**
+ * The time left of a running job as of its last update, or null if unknown. Between two updates it is not counted down: the
+ * worker may be gone, and until its lease ends nothing says so. Without an update it is unknown when the whole range is over.
+ */
+export function remaining(
+  { status, stalled, eta, updated_at }: Pick<Row, "status" | "stalled" | "eta" | "updated_at">,
+  now: number,
+): Remaining | null {
+  if (status !== "running" || stalled || eta === null) return null;
+  const at = updated_at === null ? now : Date.parse(updated_at);
+  const asOf = now - at < NEWS ? "" : `as of ${ago(updated_at, now)}`;
+  const left = asOf !== "" && Date.parse(eta.latest) < now ? null : timeLeft(eta, at);
+  if (left === null) return null;
+  return { left, asOf, text: `${about(left)} left ${asOf}`.trimEnd(), range: timeLeftRange(eta, at) };
 }
 
 /** "in about 2 min", "any moment", or null if the start is unknown. */

@@ -10,7 +10,7 @@ from milepost.cli import formatting
 from milepost.cli.rendering.live import receipt_text, run_duration
 from milepost.cli.rendering.progress import (
     is_between_runs,
-    remaining_range,
+    left_text,
     stage_label,
     stage_line,
     start_range,
@@ -96,9 +96,8 @@ def _print_progress(console: Console, job: Job) -> None:
     if stage is not None and not job.is_terminal and not is_between_runs(job):
         shown = (stage_label(stage.name), formatting.units(stage.done, stage.total, stage.unit))
         line.append("".join(f"  {part}" for part in shown if part))
-    left = remaining_range(job)
-    if left is not None:
-        line.append(f"  {formatting.time_left(*left)}")
+    if left := left_text(job):
+        line.append(f"  {left}")
     console.print(line)
     if job.activity:
         console.print(Text(f"  {clean(job.activity)}", MUTED))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_STAGES = 8
 MAX_BAR_WIDTH, MIN_BAR_WIDTH = 40, 8
 TIME_LEFT_WIDTH = len("about 100 to 115 s left")
+NEWS_SECONDS = 10.0
+"""The age of an update from which on it is said."""
 RATE_WINDOW = 15.0
 """Seconds of samples from which a rate is computed."""
 MIN_SAMPLE_SECONDS = 1.5
@@ -44,10 +46,6 @@ class JobProgress:
         if job.message != self._last_message[0]:
             self._last_message = (job.message, _stage_position(job))
 
-    def left(self, job: Job) -> tuple[float, float] | None:
-        """Return the remaining seconds as a range, or None."""
-        return remaining_range(job)
-
     def parts(self, job: Job) -> tuple[str, str, str, str, str]:
         """Return stage, percentage, count, rate and remaining time as text; unknown ones are empty."""
         counts = member_counts(job)
@@ -57,7 +55,7 @@ class JobProgress:
         if is_between_runs(job):
             return ("Waiting", progress_text(job), "", "", "")
         stage = open_stage(job.stages)
-        rate, left = self.pace.rate(), self.left(job)
+        rate = self.pace.rate()
         counted = stage is not None and (stage.total or stage.done)
         name = stage_label(stage.name) if stage is not None else ""
         return (
@@ -65,7 +63,7 @@ class JobProgress:
             progress_text(job),
             formatting.units(stage.done, stage.total, stage.unit) if stage is not None and counted else "",
             formatting.rate(rate, stage.unit) if stage is not None and rate is not None and counted else "",
-            formatting.time_left(*left) if left is not None else "",
+            left_text(job),
         )
 
     def line(self, job: Job) -> str:
@@ -97,7 +95,7 @@ class JobProgress:
         stage = open_stage(job.stages)
         total = stage.total if stage is not None else None
         widest = cells(formatting.units(total, total, stage.unit)) if stage is not None and total else cells(count)
-        begin, end = (percent, 4, ">"), (left, TIME_LEFT_WIDTH, "<")
+        begin, end = (percent, 4, ">"), (left, max(TIME_LEFT_WIDTH, cells(left)), "<")
         if not job.stages and not count:
             fields = [begin, end]
             return fields, width - sum(size + 2 for _, size, _ in fields)
@@ -272,8 +270,28 @@ def eta_range(eta: Eta | None, now: datetime) -> tuple[float, float] | None:
 
 
 def remaining_range(job: Job, now: datetime | None = None) -> tuple[float, float] | None:
-    """Return the remaining seconds of a running job as a range, or None."""
-    return eta_range(job.eta, now or datetime.now(UTC)) if job.status == "running" and not job.stalled else None
+    """Return the remaining seconds of a running job as a range, as of its last update; None if unknown, or if the range is over.
+
+    Between two updates it is not counted down: the worker may be gone, and until its lease ends nothing says so.
+    """
+    now = now or datetime.now(UTC)
+    if job.status != "running" or job.stalled or eta_range(job.eta, now) is None:
+        return None
+    return eta_range(job.eta, job.updated_at or now)
+
+
+def as_of(job: Job, now: datetime | None = None) -> str:
+    """Return how old the last update of a running job is, if it is not new: `` as of 12 s ago``."""
+    now = now or datetime.now(UTC)
+    if job.updated_at is None or (now - job.updated_at).total_seconds() < NEWS_SECONDS:
+        return ""
+    return f" as of {formatting.age(job.updated_at, now)}"
+
+
+def left_text(job: Job, now: datetime | None = None) -> str:
+    """Return the remaining time of a running job with its age, or an empty string if it is unknown."""
+    left = remaining_range(job, now)
+    return "" if left is None else formatting.time_left(*left) + as_of(job, now)
 
 
 def start_range(job: Job, now: datetime | None = None) -> tuple[float, float] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from milepost.cli import formatting
 from milepost.cli.job_selection import short_ids
 from milepost.cli.rendering.live import echo, echo_json
-from milepost.cli.rendering.progress import remaining_range, state_of, style_of
+from milepost.cli.rendering.progress import as_of, remaining_range, state_of, style_of
 from milepost.cli.rendering.terminal import MUTED, bar, clean, glyph
 from milepost.core.activity import progress_text
 from milepost.core.job import Job
@@ -139,7 +139,7 @@ def _title(job: Job) -> str:
 
 def _left(job: Job, now: datetime) -> str:
     left = remaining_range(job, now)
-    return formatting.short_duration((left[0] + left[1]) / 2) if left is not None else ""
+    return formatting.short_duration((left[0] + left[1]) / 2) + as_of(job, now) if left is not None else ""
 
 
 def _took(job: Job, now: datetime) -> str:
