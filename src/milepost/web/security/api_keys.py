@@ -26,7 +26,9 @@ from milepost.web.security.principals import CANCEL, READ, Principal, scopes_of
 KEYS, SESSIONS = "key/", "session/"
 SESSION_SECONDS = 12 * 3600.0
 CACHE_SECONDS = 2.0
-"""Seconds for which a found key is cached. A revocation reaches other processes after at most this time."""
+"""Seconds for which a found key is cached, from the start of its lookup. A revocation reaches other processes after at most
+this time.
+"""
 MAX_CACHED_KEYS = 10_000
 
 
@@ -89,6 +91,8 @@ class ApiKeyStore:
         self._store = store
         self._known: dict[tuple[str, str], tuple[float, Principal]] = {}
         # Cached by kind too, so that a session is not accepted as a key, nor a key as a session.
+        self._ended = 0
+        """How many keys and sessions this process has ended. A lookup during which one ends is not cached."""
 
     async def create(
         self,
@@ -147,7 +151,7 @@ class ApiKeyStore:
             now = key.revoked if key.revoked is not None else await self._store.now()
             gone = replace(key, revoked=now)
             if await self._store.kv_put(KEYS + key_id, _written(gone, digest), version=item.version) is not None:
-                self._known.clear()
+                self._forget()
                 return True
 
     async def is_usable(self, key_id: str) -> bool:
@@ -181,13 +185,19 @@ class ApiKeyStore:
     async def sign_out(self, token: str) -> None:
         """End a session."""
         if await self.of_session(token) is not None:
-            self._known.pop(("ms", token), None)
             await self._store.kv_delete(SESSIONS + token.split("_", 2)[1])
+            self._forget()
+
+    def _forget(self) -> None:
+        """Empty the cache, after a key or session has ended in the store."""
+        self._known.clear()
+        self._ended += 1
 
     async def _find(self, token: str, kind: str, prefix: str) -> Principal | None:
         known = self._known.get((kind, token))
         if known is not None and known[0] > time.monotonic():
             return known[1]
+        began_at, ended = time.monotonic(), self._ended
         parts = token.split("_", 2)
         if len(token) > 200 or len(parts) != 3 or parts[0] != kind or not (parts[1].isalnum() and parts[1].isascii()):
             return None
@@ -210,7 +220,8 @@ class ApiKeyStore:
             return None
         if len(self._known) >= MAX_CACHED_KEYS:
             self._known.clear()
-        self._known[kind, token] = (time.monotonic() + CACHE_SECONDS, key.principal)
+        if ended == self._ended:
+            self._known[kind, token] = (began_at + CACHE_SECONDS, key.principal)
         return key.principal
 
 
