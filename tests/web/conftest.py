@@ -12,8 +12,10 @@ from milepost import AsyncJobManager
 from milepost.settings import Settings
 from milepost.web import auth, create_app
 from milepost.web.context import WebContext
+from tests.postgres_server import PostgresServer
 
 STORES = ["memory", "sqlite", "redis"]
+ON_POSTGRES = pytest.param("postgres", marks=[pytest.mark.slow, pytest.mark.service("postgresql")])
 
 
 def store_address(kind: str, request: pytest.FixtureRequest) -> tuple[str, Settings]:
@@ -23,11 +25,14 @@ def store_address(kind: str, request: pytest.FixtureRequest) -> tuple[str, Setti
     if kind == "sqlite":
         pytest.importorskip("milepost.stores.sqlite")
         return request.getfixturevalue("sqlite_url"), Settings()
+    if kind == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        return server.url(), Settings(namespace=server.emptied("web"))
     pytest.importorskip("milepost.stores.redis")
     return request.getfixturevalue("redis_url"), Settings(namespace=request.getfixturevalue("redis_namespace"))
 
 
-@pytest.fixture(params=[STORES[0], *(pytest.param(kind, marks=()) for kind in STORES[1:])])
+@pytest.fixture(params=[*STORES, ON_POSTGRES])
 async def manager(request: pytest.FixtureRequest) -> AsyncIterator[AsyncJobManager]:
     """Return a manager on each kind of store."""
     url, options = store_address(request.param, request)

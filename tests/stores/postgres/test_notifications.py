@@ -82,6 +82,28 @@ def test_commit_of_a_session_wakes_those_who_wait(pair: tuple[Jobs, PostgresStor
     engine.dispose()
 
 
+def test_transaction_of_a_caller_sends_no_notification() -> None:
+    """A transaction with a NOTIFY takes a lock of the whole server when it commits. PostgreSQL refuses to prepare such a one."""
+    with PostgresServer(max_prepared_transactions=1) as server:
+        jobs = Jobs(server.url())
+
+        @jobs.job("ship")
+        def ship(run: Run) -> None: ...
+
+        with psycopg.connect(server.url(), autocommit=True) as db:
+            db.execute("BEGIN")
+            jobs.using(db).submit(ship)
+            db.execute("PREPARE TRANSACTION 'order'")
+            assert jobs.count_jobs() == 0
+            db.execute("COMMIT PREPARED 'order'")
+            assert jobs.count_jobs() == 1
+            db.execute("BEGIN")
+            db.execute("NOTIFY orders")
+            with pytest.raises(psycopg.errors.FeatureNotSupported):
+                db.execute("PREPARE TRANSACTION 'order'")
+        jobs.close()
+
+
 def test_lost_connection_is_replaced(
     pair: tuple[Jobs, PostgresStore], postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,137 @@
+"""Transactions of handlers whose connection is lost: before the commit, or with the answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from milepost import AsyncRun, Job, Jobs, Run, Settings
+from tests.chaos.proxy import Proxy
+from tests.postgres_server import PostgresServer
+from tests.stores.postgres.orders import empty_orders, orders
+from tests.waiting import PATIENCE
+
+pytestmark = pytest.mark.service("postgresql")
+
+
+@pytest.fixture
+def jobs(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Jobs]:
+    """Yield jobs, and an empty table of orders."""
+    empty_orders(postgres_url)
+    jobs = Jobs(postgres_url, options=Settings(namespace=postgres_server.emptied("finish")))
+    yield jobs
+    jobs.close()
+
+
+@pytest.fixture
+def proxy(postgres_server: PostgresServer) -> Iterator[Proxy]:
+    """Yield a proxy of the server, through which handlers connect."""
+    with Proxy(postgres_server.port) as proxy:
+        yield proxy
+
+
+def through(proxy: Proxy) -> str:
+    """Return the URL of the server's database, through the proxy."""
+    return f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+
+
+def run(jobs: Jobs, target: Any) -> Job:
+    """Run a job to its end."""
+    with jobs.run_workers():
+        return jobs.wait(jobs.submit(target), timeout=PATIENCE)
+
+
+def test_result_whose_commit_was_not_answered_completes_the_job(
+    jobs: Jobs, proxy: Proxy, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @jobs.job("ship", max_attempts=3)
+    def ship(run: Run) -> int:
+        with psycopg.connect(through(proxy)) as db:
+            db.execute("INSERT INTO orders VALUES (1)")
+            run.finish(1, using=db)
+            proxy.lose()
+            db.commit()
+        return 1
+
+    job = run(jobs, ship)
+    assert proxy.lost == 1
+    assert (job.status, job.result, job.error, job.attempt) == ("completed", 1, None, 1)
+    assert orders(postgres_url) == [1]
+    assert "raised after its result was committed" in caplog.text
+
+
+def test_async_result_whose_commit_was_not_answered_completes_the_job(
+    jobs: Jobs, proxy: Proxy, postgres_url: str
+) -> None:
+    @jobs.job("ship", max_attempts=3)
+    async def ship(run: AsyncRun) -> int:
+        async with await psycopg.AsyncConnection.connect(through(proxy)) as db:
+            await db.execute("INSERT INTO orders VALUES (1)")
+            await run.finish(1, using=db)
+            proxy.lose()
+            await db.commit()
+        return 1
+
+    job = run(jobs, ship)
+    assert proxy.lost == 1
+    assert (job.status, job.result, job.error, job.attempt) == ("completed", 1, None, 1)
+    assert orders(postgres_url) == [1]
+
+
+def test_checkpoint_whose_commit_was_not_answered_is_that_of_the_next_attempt(
+    jobs: Jobs, proxy: Proxy, postgres_url: str
+) -> None:
+    seen: list[Any] = []
+
+    @jobs.job("ship", max_attempts=3, backoff=lambda attempt: 0)
+    def ship(run: Run) -> str:
+        seen.append(run.last_checkpoint)
+        if run.last_checkpoint is None:
+            with psycopg.connect(through(proxy)) as db:
+                db.execute("INSERT INTO orders VALUES (1)")
+                run.checkpoint("shipped", using=db)
+                proxy.lose()
+                db.commit()
+        return "done"
+
+    job = run(jobs, ship)
+    assert proxy.lost == 1
+    assert (job.status, job.result, job.attempt) == ("completed", "done", 2)
+    assert seen == [None, "shipped"]
+    assert orders(postgres_url) == [1]
+
+
+def test_connection_that_is_lost_before_the_commit_leaves_nothing(
+    jobs: Jobs, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    @jobs.job("ship", max_attempts=3, backoff=lambda attempt: 0)
+    def ship(run: Run) -> int:
+        with psycopg.connect(postgres_url) as db:
+            db.execute("INSERT INTO orders VALUES (%s)", (run.attempt,))
+            run.finish(run.attempt, using=db)
+            if run.attempt == 1:
+                postgres_server.execute(f"SELECT pg_terminate_backend({db.info.backend_pid}, 60000)")
+        return run.attempt
+
+    job = run(jobs, ship)
+    assert (job.status, job.result, job.attempt) == ("completed", 2, 2)
+    assert orders(postgres_url) == [2]
+
+
+def test_submit_whose_commit_was_not_answered_exists_with_its_order(
+    jobs: Jobs, proxy: Proxy, postgres_url: str
+) -> None:
+    @jobs.job("ship")
+    def ship(run: Run) -> None: ...
+
+    with psycopg.connect(through(proxy)) as db:
+        db.execute("INSERT INTO orders VALUES (1)")
+        jobs.using(db).submit(ship)
+        proxy.lose()
+        with pytest.raises(psycopg.OperationalError):
+            db.commit()
+    assert orders(postgres_url) == [1]
+    assert jobs.count_jobs("ship") == 1
