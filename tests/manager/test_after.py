@@ -42,7 +42,15 @@ def test_unknown_jobs_and_groups_are_refused(jobs: Jobs) -> None:
     refused(jobs, "no job 'b'", "children:b")
     refused(jobs, "no job is in the group 'Import'; submit its members first", "group:Import")
     refused(jobs, "'me'; a job cannot wait for itself", "job:me", job_id="me")
-    refused(jobs, "for example job:a", "a")
+    refused(jobs, "no job '1'; submit it first", "job:a", "children:1")
+    for text, meant in (
+        ("a", "job:a"),
+        ("jobs:a", "job:a"),
+        ("Group: import", "group:import"),
+        ("night:1", "job:night:1"),
+    ):
+        refused(jobs, f"{text!r} must begin with job: or children: or group:, for example {meant}$", text)
+    refused(jobs, "5 must be a Job, a batch, or text such as 'job:ID'", 5)
     with pytest.raises(InvalidInputError, match="no job 'b'"):
         jobs.submit_many("load", [{}, {}], after=["job:b"])
     with pytest.raises(InvalidInputError, match="no job 'b'"):
@@ -56,8 +64,40 @@ def test_job_that_would_wait_for_itself_is_refused(jobs: Jobs) -> None:
     jobs.submit("load", {}, job_id="first", group="one", after=["job:top"])
     jobs.submit("load", {}, job_id="second", group="two", after=["group:one"])
     jobs.submit("load", {}, job_id="third", after=["group:two"])
-    refused(jobs, "job second in group:two waits for it", "job:third", group="one")
+    text = (
+        "'job:third' would never close: job second waits for group:one, and the job itself is a member of it; omit it"
+    )
+    refused(jobs, text, "job:third", group="one")
     assert jobs.submit("load", {}, group="one", after=["job:top"]).status == "pending"
+
+
+@pytest.mark.parametrize("length", [2, 3, 40])
+def test_circle_of_many_jobs_is_refused(jobs: Jobs, length: int) -> None:
+    jobs.create_job("top", group="one")
+    after = "group:one"
+    for number in range(length):
+        after = f"job:{jobs.submit('load', {}, job_id=f'waits-{number}', after=['job:top', after]).job_id}"
+    refused(jobs, f"'{after}' would never close: job waits-0 waits for group:one", after, group="one")
+    assert jobs.submit("load", {}, after=[after], group="other").status == "pending"
+
+
+def test_long_chain_in_a_batch_is_checked_by_few_reads(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+
+    def counted(name: str) -> None:
+        read = getattr(jobs.store, name)
+        monkeypatch.setattr(jobs.store, name, lambda *args: (reads.append(name), read(*args))[1])
+
+    jobs.create_job("one", group="batch")
+    last = jobs.submit("load", {}, after=["group:batch"], job_id="then")
+    jobs.submit("load", {}, after=[last])
+    last = jobs.submit("load", {}, after=["job:one"])
+    for name in ("get", "select"):
+        counted(name)
+    for _ in range(30):
+        before = len(reads)
+        last = jobs.submit("load", {}, after=[last], group="batch")
+        assert len(reads) - before <= 8
 
 
 def test_reason_of_waiting_is_shown(jobs: Jobs) -> None:

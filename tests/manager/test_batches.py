@@ -247,9 +247,12 @@ def test_invalid_batches_are_refused(jobs: Jobs) -> None:
         taken = jobs.get_job(name)
         assert taken is not None
         assert (taken.status.value, taken.attempt, taken.version) == ("pending", 0, 1)
-    for call in (jobs.batch("none").counts, jobs.batch("none").wait):
-        with pytest.raises(JobNotFoundError):
+    unknown = jobs.batch("none")
+    for call in (unknown.counts, lambda: unknown.submit("report"), lambda: unknown.submit_many("report", [{}])):
+        with pytest.raises(JobNotFoundError, match=r"^Batch none not found; open it in a with block$"):
             call()
+    with pytest.raises(JobNotFoundError):
+        unknown.wait()
     with pytest.raises(InvalidInputError, match="no job is in the group 'none'"):
         jobs.batch("none").then("report", {"who": "ana"})
     assert jobs.count_jobs() == 2

@@ -312,20 +312,3 @@ def test_ids_of_children_are_refused_from_callers(jobs: Jobs) -> None:
         with pytest.raises(InvalidInputError, match=r"job_id: .* has the form of the id of a child"):
             make()
     assert jobs.count_jobs() == 0
-
-
-def test_child_cannot_wait_for_a_group_of_its_parent(jobs: Jobs) -> None:
-    """Both waited for ever."""
-
-    @jobs.job("leaf")
-    def leaf(run: Run) -> None: ...
-
-    @jobs.job("parent", max_attempts=1)
-    def parent(run: Run) -> None:
-        run.submit_child("a", leaf.options(after=["group:g"]))
-        run.join()
-
-    with jobs.run_workers():
-        job = jobs.wait(jobs.submit(parent.options(group="g")), timeout=60)
-    assert job.error == "after: 'group:g' would never close: a parent of the job is in it; omit it"
-    assert children_of(jobs, job.job_id) == {}

@@ -76,15 +76,24 @@ class AsyncBatch:
         self._alive: asyncio.Task[None] | None = None
 
     async def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
-        """Create a job in the batch and return it. The arguments are those of `submit`."""
+        """Create a job in the batch and return it. The arguments are those of `submit`. Raises JobNotFoundError for a batch
+        that was never opened.
+        """
+        await self._refuse_unopened()
         if isinstance(target, str):
             return await self._jobs.submit(target, *args, **{**kwargs, **self._membership(kwargs)})
         return await self._jobs.submit(target.options(**self._membership(target.options().given)), *args, **kwargs)
 
     async def submit_many(self, target: Target, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
         """Create many jobs of one type in the batch, and return their ids. The arguments are those of `submit_many`."""
+        await self._refuse_unopened()
         given = options if isinstance(target, str) else {**target.options().given, **options}
         return await self._jobs.submit_many(target, params, **{**options, **self._membership(given)})
+
+    async def _refuse_unopened(self) -> None:
+        """Raise JobNotFoundError for a handle of a batch that does not exist: nothing would close the group of its jobs."""
+        if self._opened_by is None:
+            await self._record()
 
     def _membership(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options that make a job a member, given its own. Raises InvalidInputError."""
@@ -132,7 +141,7 @@ class AsyncBatch:
     async def _record(self) -> Job:
         job = await self._jobs.store.get(self.name)
         if job is None or job.group != self.name:
-            raise JobNotFoundError(self.name)
+            raise JobNotFoundError(self.name, f"Batch {self.name} not found; open it in a with block")
         return job
 
     # --- open and close ---

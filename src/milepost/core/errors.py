@@ -92,8 +92,8 @@ class InputChangedError(InvalidInputError):
 class JobNotFoundError(RejectedError):
     """No job has this id. It may have been deleted or expired."""
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"Job {job_id} not found")
+    def __init__(self, job_id: str, text: str | None = None) -> None:
+        super().__init__(f"Job {job_id} not found" if text is None else text)
         self.job_id = job_id
 
 

@@ -102,11 +102,13 @@ class Option:
             raise InvalidInputError(name, f"{value!r:.40} must be a list of at most {self.high} jobs or groups")
         found = dict.fromkeys(map(_group, value))
         for one in found:
+            if not isinstance(one, str):
+                raise InvalidInputError(name, f"{one!r:.60} must be a Job, a batch, or text such as 'job:ID'")
             validate_key(one, name, self.limit)
-            if not str(one).startswith(self.choices):
+            if not one.startswith(self.choices):
                 kinds = " or ".join(self.choices)
                 raise InvalidInputError(
-                    name, f"{one!r:.60} must begin with {kinds}, for example {self.choices[0]}{one!s:.60}"
+                    name, f"{one!r:.60} must begin with {kinds}, for example {_corrected(one, self.choices):.60}"
                 )
         return list(found)
 
@@ -132,6 +134,15 @@ def _group(value: Any) -> Any:
         return group
     job_id = getattr(value, "job_id", None)
     return value if job_id is None else f"job:{job_id}"
+
+
+def _corrected(group: str, kinds: tuple[str, ...]) -> str:
+    """Return what was probably meant by a group that begins with none of these kinds: ``job:a`` for ``Jobs:a`` and for ``a``."""
+    from difflib import get_close_matches
+
+    written, _, name = group.strip().partition(":")
+    meant = get_close_matches(f"{written.lower()}:", kinds, n=1) if name else []
+    return f"{meant[0]}{name.strip()}" if meant else f"{kinds[0]}{group.strip()}"
 
 
 def validate_type_name(job_type: object) -> str:

@@ -32,7 +32,7 @@ from milepost.core.serialization import (
 )
 from milepost.core.transitions import plan_cancel, plan_retry, plan_update
 from milepost.manager import descendants, watch
-from milepost.manager.creation import closed_batch, creation_error, plan_new
+from milepost.manager.creation import creation_error, plan_new
 from milepost.manager.options import CreateOptions
 from milepost.manager.output import OutputMethods
 from milepost.manager.schedules import ScheduleMethods
@@ -54,6 +54,7 @@ from milepost.stores.cycles import refuse_cycle
 from milepost.stores.factory import open_store
 from milepost.stores.protocol import Store, Write, WriteResult
 from milepost.stores.query import Page, Query, find, position
+from milepost.stores.refused_groups import closed_batch
 
 if TYPE_CHECKING:
     from milepost.query.statistics import History

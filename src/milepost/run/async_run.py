@@ -68,6 +68,7 @@ class AsyncRun(Run):
         return self._awaited("join", self._join(errors))
 
     async def _join(self, errors: OnChildError) -> AsyncChildren:
+        refuse_join(self, errors)  # once more: it may be awaited in another task than the one that made it
         jobs, since = ChildJobs.of(self), time.monotonic()
         await asyncio.to_thread(jobs.flush)
         while await asyncio.to_thread(jobs.must_wait, since, time.monotonic()):

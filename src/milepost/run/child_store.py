@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
 from milepost.core.job import Job
 from milepost.core.placement import after_groups
-from milepost.core.serialization import US, from_json, to_json
+from milepost.core.serialization import from_json, to_json
 from milepost.core.transitions import plan_create, plan_retry_child
 from milepost.run.crash_report import masked, secret_values_of
 from milepost.run.heartbeat_state import stop_reason
 from milepost.run.outages import pause
 from milepost.run.transaction import refuse_open_transaction
-from milepost.stores.cycles import refuse_cycle
+from milepost.stores.cycles import CycleSearch
 from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import Position, Select, Store, Write, WriteResult
+from milepost.stores.protocol import Position, Select, Store, Write
 from milepost.stores.query import position
+from milepost.stores.refused_groups import group_error
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
@@ -77,31 +78,36 @@ async def _make(
     """Make children that do not exist, and retry those that failed in an earlier attempt of the parent.
 
     Return for each what is wrong, or None. Repeating it makes nothing twice, since the ids are given. If one of them would
-    wait for itself, make none, and return the problem by field.
+    wait for itself, make none, and return the problem by field; also if one joins or follows a group that is closed or unknown.
     """
-    siblings = {f"job:{job_id}" for job_id, _ in children}
+    siblings, search = {f"job:{job_id}" for job_id, _ in children}, CycleSearch(store)
     for _, fields in children:
         if not siblings.issuperset(after_groups(fields["labels"])):
             try:
-                await refuse_cycle(store, fields)
+                await search.refuse(fields)
             except InvalidInputError as error:
-                return {error.field: error.problem}
+                return _refused(fields, error)
     lease = (run.job_id, run.token)
     writes = [
         Write(job_id, plan_create(fields, new_operation_id(), run=lease), answer=False) for job_id, fields in children
     ]
     outcomes = (await store.apply(writes)).outcomes
     problems: list[str | None] = []
+    refused: dict[str, str] = {}
     again: list[Write] = []
     for (job_id, fields), outcome in zip(children, outcomes, strict=True):
-        problem = None if outcome.accepted else await _problem(store, run, fields, outcome)
+        problem = None
+        if not outcome.accepted and outcome.job is not None:
+            problem = _difference(run, fields, outcome.job)
+        elif not outcome.accepted:
+            refused = refused or await _reason(store, run, job_id, fields)
         problems.append(problem)
         if problem is None and _is_to_retry(outcome.job, fields):
             plan = plan_retry_child(new_operation_id(), run=lease, generation=fields["parent_attempt"])
             again.append(Write(job_id, plan, answer=False))
     if again:
         await store.apply(again)
-    return problems
+    return refused or problems
 
 
 def _is_to_retry(job: Job | None, fields: Mapping[str, str]) -> bool:
@@ -116,16 +122,23 @@ def _secrets(fields: Mapping[str, str]) -> tuple[str, ...]:
     return secret_values_of(fields.get("params", "{}"), fields["secrets"]) if "secrets" in fields else ()
 
 
-async def _problem(store: Store, run: Run, fields: Mapping[str, str], outcome: WriteResult) -> str | None:
-    """Return how an existing child differs from the one that was to be made. Raises the RunStop of a lost run."""
-    job = outcome.job
-    if job is None:
-        (state,) = await store.renew([(run.job_id, run.token)], None)
-        if state != "live":
-            run.stop(stop_reason(await store.get(run.job_id), run.token, state))
-            raise run._stop_reasons[0]
-        groups = fields["labels"].replace(US, " ")
-        return f"cannot be made; a group that it joins or follows is closed or unknown ({groups:.200})"
+async def _reason(store: Store, run: Run, job_id: str, fields: Mapping[str, str]) -> dict[str, str]:
+    """Return why a child was not made, by field. Raises the RunStop of a lost run."""
+    (state,) = await store.renew([(run.job_id, run.token)], None)
+    if state != "live":
+        run.stop(stop_reason(await store.get(run.job_id), run.token, state))
+        raise run._stop_reasons[0]
+    error = await group_error(store, job_id, fields)
+    unknown = InvalidInputError("after", "a group that it follows was unknown; submit its members first")
+    return _refused(fields, error or unknown)
+
+
+def _refused(fields: Mapping[str, str], error: InvalidInputError) -> dict[str, str]:
+    return {error.field: f"child {fields['child_key']!r:.80}: {error.problem}"}
+
+
+def _difference(run: Run, fields: Mapping[str, str], job: Job) -> str | None:
+    """Return how an existing child differs from the one that was to be made."""
     for name in _COMPARED:
         if (before := job.record.get(name, "")) != fields[name]:
             hidden = (*run._secret_values, *_secrets(job.record), *_secrets(fields))

@@ -287,7 +287,7 @@ class ChildJobs:
         """Return the child with a key. Raises JobNotFoundError."""
         record = self._ask({"get": self.id_of(key)})
         if record is None:
-            raise JobNotFoundError(self.id_of(key))
+            raise JobNotFoundError(self.id_of(key), f"Child {key!r:.80} not found; run.submit_child makes it")
         return Job.stored(self.id_of(key), record)
 
     def _ask(self, request: dict[str, Any]) -> Any:

@@ -271,7 +271,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-_TYPES: dict[str, tuple[str, Any]] = {
+JSON_TYPES: dict[str, tuple[str, Any]] = {
     "string": ("text", str),
     "boolean": ("true or false", bool),
     "null": ("null", type(None)),
@@ -324,13 +324,13 @@ def _check_any(value: Any, parts: list[Mapping[str, Any]], path: str, root: Mapp
 def _check_type(value: Any, expected: str | list[str], path: str) -> None:
     names = [expected] if isinstance(expected, str) else expected
     for name in names:
-        _, kind = _TYPES.get(name, ("", object))
+        _, kind = JSON_TYPES.get(name, ("", object))
         if isinstance(value, bool) and name in ("number", "integer"):
             continue
         if isinstance(value, kind) or (name == "integer" and isinstance(value, float) and value.is_integer()):
             return
     shown = "null" if value is None else f"{value!r:.60}"
-    raise InvalidInputError(path, f"{shown} is not {' or '.join(_TYPES.get(name, (name, 0))[0] for name in names)}")
+    raise InvalidInputError(path, f"{shown} is not {' or '.join(JSON_TYPES.get(name, (name, 0))[0] for name in names)}")
 
 
 def _check_moment(value: str, path: str) -> None:

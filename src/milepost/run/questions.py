@@ -19,6 +19,7 @@ from milepost.core.serialization import (
     validate_key,
 )
 from milepost.core.values import Question
+from milepost.run.answer_schemas import validate_schema
 from milepost.run.crash_report import masked
 from milepost.run.param_types import check_schema, param_type_of, plain
 from milepost.run.scalar_types import ParamType
@@ -238,6 +239,7 @@ def _type_of(schema: Any) -> ParamType:
     if schema is None:
         return param_type_of(Any, "schema")
     if isinstance(schema, Mapping):
+        validate_schema(schema, "schema")
 
         def read(value: Any, path: str) -> Any:
             check_schema(value, schema, path)

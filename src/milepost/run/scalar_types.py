@@ -144,6 +144,20 @@ def check_constraints(value: Any, bounds: Mapping[str, Any], path: str) -> None:
             raise InvalidInputError(path, f"{value!r:.60} {text.format(bounds[keyword])}")
 
 
+def check_bounds(schema: Mapping[str, Any], path: str) -> None:
+    """Raise InvalidInputError for a bound of a JSON schema with which no value can be compared."""
+    examples: list[Any] = [0, "", [], {}]
+    for keyword, (types, holds, _) in _CHECKS.items():
+        for example in examples if keyword in schema else ():
+            try:
+                if isinstance(example, types):
+                    holds(example, schema[keyword])
+            except (TypeError, re.error):
+                raise InvalidInputError(
+                    f"{path}.{keyword}", f"{schema[keyword]!r:.60} is no bound of a value"
+                ) from None
+
+
 class Secret(str):
     """A str parameter that the handler gets as it is, and that is shown as ``***`` everywhere else."""
 

@@ -5,62 +5,132 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.placement import after_groups, groups_of, member_groups, members_pair, parent_of
+from milepost.core.job import Job
+from milepost.core.placement import after_groups, awaited_groups, groups_of, member_groups, members_pair, parent_of
 from milepost.stores.protocol import Select, Store
 
-DEPTH = 16
-"""The most ancestors, and the most waiting jobs one after the other, that are looked at."""
 LOOKED_AT = 1000
-"""The most waiting members that are looked at."""
+"""The most groups and jobs together that are read for one new job."""
 
 
 async def refuse_cycle(store: Store, fields: Mapping[str, str]) -> None:
-    """Raise InvalidInputError if a new record with these fields would wait for itself.
+    """Raise InvalidInputError if a new record with these fields would wait for itself."""
+    await CycleSearch(store).refuse(fields)
 
-    Costs nothing unless the record has `after` and is a member of a group, or a child. These never change, so that a later change of
-    other jobs makes no cycle. What is beyond DEPTH and LOOKED_AT is not seen.
+
+class CycleSearch:
+    """Searches for new records that would wait for themselves. It reads each group once, for all records of a request.
+
+    A search costs nothing unless the record has `after` and is a member of a group, or a child. It goes from both ends, the smaller one
+    first: from the groups that the record would wait for to those that their members wait for, and from its own groups to those
+    of the jobs that wait for them. One end is usually short: nothing waits for a group that is still being filled.
+    These edges never change, so that a later change of other jobs makes no cycle. What is beyond LOOKED_AT is not seen.
     """
-    labels = fields.get("labels", "")
-    awaited, own = after_groups(labels), member_groups(fields)
-    if not awaited or not own:
-        return
-    _refuse(awaited, own, "the job itself is a member of it")
-    parent = parent_of(fields) if "child_key" in fields else None
-    for _ in range(DEPTH):
-        job = await store.get(parent) if parent is not None else None
-        if job is None:
-            break
-        _refuse(awaited, groups_of(job.job_id, job.record), "a parent of the job is in it")
-        parent = job.parent_id if job.child_key is not None else None
-    await _refuse_waiting(store, awaited, own)
 
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[str, Job | None] = {}
+        self._followers: dict[str, list[tuple[str, list[str]]]] = {}
+        self._awaited: dict[str, list[tuple[str, list[str]]]] = {}
+        self._left = 0
 
-def _refuse(awaited: Iterable[str], groups: Iterable[str], why: str) -> None:
-    for group in groups:
-        if group in awaited:
-            raise InvalidInputError("after", f"{group!r:.170} would never close: {why}; omit it")
-
-
-async def _refuse_waiting(store: Store, awaited: Iterable[str], own: Iterable[str]) -> None:
-    """Follow the groups that waiting members of the awaited groups wait for, and so on."""
-    seen, left, groups = set(awaited), LOOKED_AT, list(awaited)
-    for _ in range(DEPTH):
-        following: list[str] = []
-        for group in groups:
-            key, _, value = members_pair(group).partition("=")
-            if key:
-                select = Select(labels=((key, value),), statuses=("pending",))
-                members = [job for job in await store.select(select, left) if group in member_groups(job.record)]
-            else:
-                members = [job for job in [await store.get(group.partition(":")[2])] if job is not None]
-            left -= len(members)
-            for job in members:
-                if "held" in job.record:
-                    _refuse(job.after, own, f"job {job.job_id} in {group} waits for it")
-                    following += (one for one in job.after if one not in seen)
-                    seen.update(job.after)
-            if left <= 0:
-                return
-        groups = following
-        if not groups:
+    async def refuse(self, fields: Mapping[str, str]) -> None:
+        """Raise InvalidInputError if a new record with these fields would wait for itself."""
+        entries, own = after_groups(fields.get("labels", "")), member_groups(fields)
+        if not entries or not own:
             return
+        self._left = LOOKED_AT
+        inside = dict.fromkeys(own, "the job itself is a member of it")
+        for parent in await self._open_parents(fields):
+            inside = dict.fromkeys(groups_of(parent.job_id, parent.record), "a parent of the job is in it") | inside
+        for entry in entries:
+            if entry in inside:
+                raise InvalidInputError("after", f"{entry!r:.170} would never close: {inside[entry]}; omit it")
+        await self._search(entries, inside)
+
+    async def _search(self, entries: Iterable[str], inside: Mapping[str, str]) -> None:
+        """Raise InvalidInputError if one of these entries of `after` waits, through other jobs, for a group that the record is in."""
+        ahead = {entry: entry for entry in entries}  # a group that has to close first -> the entry that leads to it
+        behind = {
+            group: (group, "") for group in inside
+        }  # one that stays open till then -> where from, the first waiter
+        next_ahead, next_behind = list(ahead), list(behind)
+        while next_ahead and next_behind and self._left > 0:
+            if len(next_behind) <= len(next_ahead):
+                group = next_behind.pop(0)
+                origin, first = behind[group]
+                for job_id, groups in await self._following(group):
+                    for found in groups:
+                        if found in ahead:
+                            raise _error(ahead[found], first or job_id, origin, inside[origin])
+                        if found not in behind:
+                            behind[found] = (origin, first or job_id)
+                            next_behind.append(found)
+            else:
+                group = next_ahead.pop(0)
+                for job_id, groups in await self._awaited_by_members(group):
+                    for found in groups:
+                        if found in behind:
+                            origin, first = behind[found]
+                            raise _error(ahead[group], first or job_id, origin, inside[origin])
+                        if found not in ahead:
+                            ahead[found] = ahead[group]
+                            next_ahead.append(found)
+
+    async def _open_parents(self, fields: Mapping[str, str]) -> list[Job]:
+        """Return the open jobs above a child. What is above an ended one does not wait for it."""
+        found: list[Job] = []
+        while "child_key" in fields and self._left > 0:
+            job = await self._get(parent_of(fields))
+            if job is None or job.is_terminal:
+                break
+            found.append(job)
+            fields = job.record
+        return found
+
+    async def _following(self, group: str) -> list[tuple[str, list[str]]]:
+        """Return the jobs that wait for a group, each with the groups that it keeps open."""
+        if group not in self._followers:
+            jobs = await self._select((":after", group))
+            if group.startswith("children:") and (parent := await self._get(group.partition(":")[2])) is not None:
+                jobs.append(parent)
+            self._followers[group] = [
+                (job.job_id, groups_of(job.job_id, job.record)) for job in jobs if group in _awaited(job)
+            ]
+        return self._followers[group]
+
+    async def _awaited_by_members(self, group: str) -> list[tuple[str, list[str]]]:
+        """Return the members of a group that wait, each with the groups for which it does."""
+        if group not in self._awaited:
+            name, _, value = members_pair(group).partition("=")
+            if name:
+                jobs = [job for job in await self._select((name, value)) if group in member_groups(job.record)]
+            else:
+                jobs = [job for job in [await self._get(group.partition(":")[2])] if job is not None]
+            self._awaited[group] = [(job.job_id, groups) for job in jobs if (groups := _awaited(job))]
+        return self._awaited[group]
+
+    async def _select(self, label: tuple[str, str]) -> list[Job]:
+        jobs = await self._store.select(Select(labels=(label,), statuses=("pending",)), max(1, self._left))
+        self._left -= 1 + len(jobs)
+        return jobs
+
+    async def _get(self, job_id: str) -> Job | None:
+        if job_id not in self._read:
+            self._left -= 1
+            self._read[job_id] = await self._store.get(job_id)
+        return self._read[job_id]
+
+
+def _awaited(job: Job) -> list[str]:
+    """Return the groups without whose end a job does not start; none for one that starts in any case, or waits for an answer."""
+    record = job.record
+    if job.is_terminal or "held" not in record or "wake_at" in record:
+        return []
+    return [] if "suspended" in record and "wait_groups" not in record else awaited_groups(record)
+
+
+def _error(entry: str, waiter: str, group: str, why: str) -> InvalidInputError:
+    return InvalidInputError(
+        "after", f"{entry!r:.170} would never close: job {waiter} waits for {group:.170}, and {why}; omit it"
+    )

@@ -17,11 +17,11 @@ from milepost.core.errors import DuplicateJobError, InvalidInputError, StoreErro
 from milepost.core.job import Job
 from milepost.core.record import OPTIONS
 from milepost.core.serialization import validate_key
-from milepost.manager.creation import unknown_error
 from milepost.run.otel import current_trace
 from milepost.stores.ids import new_job_id
 from milepost.stores.protocol import KeyValue, Select, Store
 from milepost.stores.query import Query
+from milepost.stores.refused_groups import unknown_error
 from milepost.web import schemas
 from milepost.web.context import WebContext, job_url, principal_of
 from milepost.web.http.json_body import redacted_job_bytes
