@@ -52,8 +52,9 @@ describe("counts of a stage", () => {
     expect(countOf({ done: 5, total: null, unit: "chunk" })).toBe("");
   });
   it("are those of the command line", () => {
-    for (const [noun, expected] of [["query", "queries"], ["day", "days"], ["person", "people"], ["box", "boxes"], ["constructor", "constructors"]] as const)
+    for (const [noun, expected] of [["query", "queries"], ["day", "days"], ["person", "people"], ["box", "boxes"], ["constructor", "constructors"], ["API call", "API calls"]] as const)
       expect(plural(noun, 2)).toBe(expected);
+    for (const noun of ["Seite", "kB", "%", "\u30da\u30fc\u30b8", "p\u00e1gina", "\u0441\u0442\u0440\u043e\u043a\u0430"]) expect(plural(noun, 3)).toBe(noun);
   });
 });
 

@@ -112,6 +112,9 @@ def test_numbers_sizes_and_plurals() -> None:
     assert formatting.plural(10_482, "job") == "10,482 jobs"
     plurals = [formatting.plural(count, noun) for count, noun in ((20, "child"), (1, "item"), (2, "batch"), (3, "day"))]
     assert plurals == ["20 children", "1 item", "2 batches", "3 days"]
+    as_written = ("Seite", "kB", "%", "\u30da\u30fc\u30b8", "p\u00e1gina", "\u0441\u0442\u0440\u043e\u043a\u0430")
+    assert [formatting.pluralize(unit, 3) for unit in as_written] == list(as_written), "they are not English"
+    assert [formatting.pluralize(unit, 3) for unit in ("URL", "API call")] == ["URLs", "API calls"]
     assert len(formatting.number(10**400)) == 401 + 133  # more than a float holds; results may have it
     assert [formatting.rate(r, "chunk") for r in (31.4, 3.14, 0.2, 0.001)] == ["31/s", "3.1/s", "12/min", "4/h"]
     now = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)

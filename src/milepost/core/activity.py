@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 
 IRREGULAR = {"child": "children", "person": "people", "index": "indexes"}
+_ENGLISH = re.compile(r"(?:^|[ _-])(?:[a-z]+|[A-Z]+)\Z")
+"""What has an English plural: not `Seite`, `kB` or `%`, which a unit of the user may be."""
 
 
 def number(value: float) -> str:
@@ -36,8 +39,8 @@ def plural(count: float, noun: str) -> str:
 
 
 def pluralize(noun: str, count: float) -> str:
-    """Return the noun in singular or plural."""
-    if count == 1:
+    """Return the noun in singular or plural; as it is if it cannot be English."""
+    if count == 1 or not _ENGLISH.search(noun):
         return noun
     if noun in IRREGULAR:
         return IRREGULAR[noun]
