@@ -1,4 +1,4 @@
-"""Children that a store does not make, on every store: what the run is told, and that nothing is left."""
+"""Children that a store does not make, on every store: what the run reads, and that nothing is left."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def test_transaction_of_another_database_is_not_shown(server: PostgresServer) ->
         assert details(server.url())["oldest_transaction"] == "none"
 
 
-def test_role_that_sees_only_its_own_transactions_is_told_so(server: PostgresServer) -> None:
-    """Regression: a role with the documented rights was told that no transaction is open."""
+def test_role_that_sees_only_its_own_transactions_gets_the_remedy(server: PostgresServer) -> None:
+    """Regression: a role with the documented rights read that no transaction is open."""
     details(server.url())
     server.execute('CREATE ROLE "app-1" LOGIN')
     server.execute('GRANT USAGE ON SCHEMA milepost TO "app-1"')
