@@ -91,6 +91,31 @@ def test_paused_job_says_what_a_resume_repeats(jobs: Jobs, kept: str, says: str)
         assert get(jobs, job_id).activity == f"Paused; a resume {says}"
 
 
+def test_step_under_way_is_called_again_after_a_resume(jobs: Jobs) -> None:
+    called: list[str] = []
+    inside = threading.Event()
+
+    @jobs.job("steps")
+    def steps(run: Run) -> str:
+        def call(name: str) -> str:
+            called.append(name)
+            if name == "second" and called.count(name) == 1:
+                inside.set()
+                until(lambda: run.cancelled)
+            return name
+
+        return run.step("first", call, "first") + run.step("second", call, "second")
+
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("steps").job_id
+        assert inside.wait(PATIENCE)
+        jobs.pause(job_id)
+        until(lambda: get(jobs, job_id).activity.startswith("Paused; a resume "))
+        jobs.resume(job_id)
+        assert jobs.wait(job_id, PATIENCE).result == "firstsecond"
+    assert called == ["first", "second", "second"]
+
+
 def test_pause_is_refused_for_what_it_cannot_stop(jobs: Jobs) -> None:
     job_id = jobs.enqueue("waits").job_id
     assert jobs.pause(job_id).activity == "Paused; it has not started yet"
