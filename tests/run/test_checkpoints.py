@@ -69,6 +69,21 @@ async def test_awaited_checkpoint_raises_if_store_rejects_it(amanager: AsyncJobM
     assert (job.status, job.error) == ("failed", "gone")
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_kill_after_first_checkpoint_in_loop_leaves_its_place(amanager: AsyncJobManager, is_async: bool) -> None:
+    """Regression: only the next heartbeat recorded that the checkpoint was made in a loop. After a kill before it, the
+    next attempts refused `run.map`, as with a checkpoint outside of a loop.
+    """
+    with pytest.raises(LeaseLost):  # noqa: PT012
+        async with amanager.track("walk", unique_key="k") as run:
+            for page in run.each([1]):
+                await run.acheckpoint(page) if is_async else await asyncio.to_thread(run.checkpoint, page)
+                await lose(amanager, run)
+    async with amanager.track("walk", unique_key="k") as run:
+        assert run.last_checkpoint == 1
+        assert run.map(str, [1]) == ["1"]
+
+
 def test_checkpoint_after_a_lost_lease_raises(manager: JobManager) -> None:
     with pytest.raises(LeaseLost), manager.track() as run:  # noqa: PT012
         lose_lease(manager.store, run.job_id, run.token)

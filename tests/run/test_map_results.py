@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from milepost import InvalidInputError, JobManager
+from milepost import InvalidInputError, JobManager, Run
 from milepost.run import checkpoints, results
 from milepost.run.results import JOB_BYTES, PART_BYTES, RESULT_BYTES, Budget
 from milepost.stores.sync_bridge import run_sync
@@ -175,6 +175,37 @@ def test_kept_map_refuses_sets_and_a_checkpoint_outside_of_a_loop() -> None:
     assert run.map(str, [1]) == ["1"]
     with pytest.raises(InvalidInputError, match="a map of this run keeps its results"):
         run.checkpoint(2)
+
+
+def in_loop(run: Run) -> None:
+    for page in run.each([1]):
+        run.checkpoint(page)
+
+
+def outside(run: Run) -> None:
+    run.checkpoint(2)
+
+
+def only_loop(run: Run) -> None:
+    for _ in run.each([1]):
+        pass
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("attempts", [[[outside], [only_loop]], [[in_loop], [outside]], [[in_loop, outside]]])
+def test_checkpoint_outside_of_a_loop_counts_in_later_attempts(manager: JobManager, attempts: Any) -> None:
+    """Regression: after an attempt with a loop, or with a checkpoint in one before, it was taken for one in a loop."""
+    for parts in attempts:
+        with contextlib.suppress(Away), manager.track("walk", unique_key="k") as run:
+            for part in parts:
+                part(run)
+            raise Away
+    with (
+        pytest.raises(InvalidInputError, match="a checkpoint of its own"),
+        manager.track("walk", unique_key="k") as run,
+    ):
+        run.map(str, [1])
+    assert (run.attempt, run.last_checkpoint) == (len(attempts) + 1, 2)
 
 
 def test_checkpoint_of_another_type_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -88,5 +88,6 @@ class CheckpointMixin:
         check_checkpoint(run)
         text = to_json(value, "checkpoint", CHECKPOINT_BYTES)
         warn_of_changed_types(value)
-        run._loops.checkpoint_in_loop = run._loops.checkpoint_in_loop and current_loop(run._loops.places) is not None
+        in_loop = current_loop(run._loops.places) is not None
+        run._loops.checkpoint_in_loop = in_loop and run._loops.checkpoint_in_loop is not False
         return text

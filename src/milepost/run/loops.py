@@ -47,8 +47,9 @@ class RunLoops:
         """The cursors and snapshots of the last attempt that no loop has taken up yet, by the names of their loops."""
         self.checkpoint_was_in_loop = bool(self.earlier.pop(CHECKPOINT, None))
         """Whether the last attempt recorded its checkpoint in a loop."""
-        self.checkpoint_in_loop = True
-        """Whether all checkpoints of this attempt so far were recorded in a loop."""
+        self.checkpoint_in_loop: bool | None = None
+        """Whether all checkpoints of this attempt so far, with one that is being written, were recorded in a loop; None
+        without any."""
         self.continues = continues_loops(self.earlier)
         for cursor in self.earlier.values():
             if "ledger" in cursor:

@@ -121,14 +121,15 @@ def _item_counts(run: Run) -> str | None:
 
 
 def _cursors(run: Run) -> str | None:
-    if not run._loops.each and not run._loops.maps and run._loops.checkpoint_in_loop:
+    loops = run._loops
+    if not loops.each and not loops.maps and loops.checkpoint_in_loop is not False:
         return None
     cursors = cursors_of(run, lambda what, error: log_unreportable(run, what, error))
-    if (run._checkpoint_at is not None and run._loops.checkpoint_in_loop) or run._loops.checkpoint_was_in_loop:
+    if loops.checkpoint_was_in_loop if loops.checkpoint_in_loop is None else loops.checkpoint_in_loop:
         cursors[CHECKPOINT] = {"in_loop": True}
-    if not cursors:
+    if not cursors and not loops.checkpoint_was_in_loop and "cursors" not in run._last_report:
         return None
-    return to_json({**run._loops.not_taken_up(with_state=False), **cursors}, "cursors", CURSORS_BYTES)
+    return to_json({**loops.not_taken_up(with_state=False), **cursors}, "cursors", CURSORS_BYTES)
 
 
 def _state(run: Run) -> str | None:

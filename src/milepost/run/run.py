@@ -235,7 +235,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     def _has_own_checkpoint(self) -> bool:
         """Whether this attempt or an earlier one recorded a checkpoint outside of a loop."""
         earlier = self.last_checkpoint is not None and not self._loops.checkpoint_was_in_loop
-        return earlier or (self._checkpoint_at is not None and not self._loops.checkpoint_in_loop)
+        return earlier or (self._checkpoint_at is not None and self._loops.checkpoint_in_loop is False)
 
     def _check_cancel(self) -> None:
         """Raise as `check`, but no RunStop for which the task of the code gets a CancelledError."""
