@@ -59,6 +59,7 @@ soak: scripts/soak.py $(VENV)/.dev
 	@$(PY) scripts/install_services.py --slow
 	$(PY) scripts/soak.py $(ARGS)
 	$(PY) -m tests.chaos.limited_load
+	$(PY) -m tests.chaos.step_kills
 	$(PY) scripts/groups.py $(filter --record docs/reliability.md,$(ARGS))
 	$(PY) scripts/parents.py $(filter --record docs/reliability.md,$(ARGS))
 

@@ -1,4 +1,4 @@
-"""Measure batches and suspended runs: python scripts/groups.py [--scale F] [--store memory|sqlite|redis]
+"""Measure batches and suspended runs: python scripts/groups.py [--scale F] [--store memory|sqlite|redis|postgres]
        [--record FILE].
 
 Without options it takes 100,000 jobs in a batch, and 10,000 for the other figures; `--scale 0.1` takes a tenth of them. `--record
@@ -19,10 +19,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from records import add_row, commit, row  # noqa: E402
+from tests.postgres_server import PostgresServer  # noqa: E402
 from tests.redis_server import RedisServer  # noqa: E402
 
 from milepost import Jobs, Run  # noqa: E402 - the path comes first
@@ -33,6 +36,7 @@ from milepost.stores.ids import new_nonce, new_operation_id  # noqa: E402
 from milepost.stores.protocol import Claim  # noqa: E402
 from milepost.stores.sync_bridge import run_sync  # noqa: E402
 
+STORES = ["memory", "sqlite", "redis", "postgres"]
 ANSWERS = 200
 PAIRS = 200
 
@@ -153,11 +157,23 @@ def store(kind: str) -> Iterator[tuple[str, Callable[[], int]]]:
             options = {"hash-max-listpack-value": "512"}  # as docs/how-to/redis.md recommends
             with RedisServer(appendonly="always", options=options) as server, server.client() as client:
                 yield server.url, lambda: int(client.info("memory")["used_memory"])
+        elif kind == "postgres":
+            with PostgresServer() as postgres:
+                url = postgres.database("jobs")
+                yield url, lambda: _database_size(url)
         elif kind == "sqlite":
             path = Path(folder) / "jobs.db"
             yield f"sqlite:///{path}", lambda: sum(one.stat().st_size for one in Path(folder).iterdir())
         else:
             yield "memory://", lambda: 0
+
+
+def _database_size(url: str) -> int:
+    """Return the bytes of a database of PostgreSQL after a VACUUM, as it has while nothing changes."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM")
+        ((size,),) = connection.execute("SELECT pg_database_size(current_database())").fetchall()
+        return int(size)
 
 
 def measure(kind: str, scale: float) -> list[object]:
@@ -179,10 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure each store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--store", choices=["memory", "sqlite", "redis"], action="append")
+    parser.add_argument("--store", choices=STORES, action="append")
     parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file with a table of these figures")
     given = parser.parse_args(arguments)
-    for kind in given.store or ["memory", "sqlite", "redis"]:
+    for kind in given.store or STORES:
         cells = measure(kind, given.scale)
         print(row(cells), flush=True)
         if given.record is not None:

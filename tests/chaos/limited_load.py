@@ -1,4 +1,4 @@
-"""Many partitions under load: python -m tests.chaos.limited_load [--scale F] [--store memory|sqlite|redis].
+"""Many partitions under load: python -m tests.chaos.limited_load [--scale F] [--store memory|sqlite|redis|postgres].
 
 It measures whether a partition with 100,000 jobs delays 99 others with 10 each, and checks a limit of 2 for each of 1,000
 partitions while workers are killed. `--scale 0.1` takes a tenth of the large numbers. `make soak` runs it.
@@ -24,8 +24,10 @@ from milepost.stores.sync_bridge import run_sync
 from tests.chaos.checker_runs import i33
 from tests.chaos.history import History
 from tests.chaos.parent_runs import end, wait_until_ready
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 
+STORES = ["memory", "sqlite", "redis", "postgres"]
 SMALL = 990
 """Jobs of the small partitions together."""
 PER_PARTITION, OF_EACH = 2, 5
@@ -116,6 +118,9 @@ def store(kind: str) -> Iterator[str]:
         if kind == "redis":
             with RedisServer(appendonly="everysec") as server:
                 yield server.url
+        elif kind == "postgres":
+            with PostgresServer() as postgres:
+                yield postgres.database("jobs")
         else:
             yield "memory://" if kind == "memory" else f"sqlite:///{Path(folder) / 'jobs.db'}"
 
@@ -124,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure each store, and exit with 1 if a limit was exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--store", choices=["memory", "sqlite", "redis"], action="append")
+    parser.add_argument("--store", choices=STORES, action="append")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.worker:
@@ -134,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("ready", flush=True)
             signal.pause()
     large, partitions, exceeded = int(100_000 * given.scale), int(1000 * given.scale), list[str]()
-    for kind in given.store or ["memory", "sqlite", "redis"]:
+    for kind in given.store or STORES:
         with store(kind) as url:
             (alone, _), (beside, _) = run_small(url, 0), run_small(url, large)
         print(

@@ -6,7 +6,11 @@ import pytest
 
 from tests.chaos import limited_load
 
-STORES = ["sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))]
+STORES = [
+    "sqlite",
+    pytest.param("redis", marks=pytest.mark.service("redis-server")),
+    pytest.param("postgres", marks=pytest.mark.service("postgresql")),
+]
 pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(300)]
 
 

@@ -19,6 +19,7 @@ from milepost.stores.factory import open_store
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
+from tests.postgres_server import PostgresServer
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.timing
@@ -118,3 +119,10 @@ def test_sweepers_on_sqlite_fire_each_tick_once(sqlite_url: str, ticks: int, spe
 def test_sweepers_on_redis_fire_each_tick_once(redis_url: str, redis_namespace: str, ticks: int, speed: float) -> None:
     store = open_store(redis_url, namespace=redis_namespace)
     check(*fired_under_kills(store, redis_url, redis_namespace, ticks, speed))
+
+
+@pytest.mark.service("postgresql")
+@pytest.mark.parametrize(("ticks", "speed"), TICKS)
+def test_sweepers_on_postgresql_fire_each_tick_once(postgres_server: PostgresServer, ticks: int, speed: float) -> None:
+    url, namespace = postgres_server.url(), postgres_server.emptied("ticks")
+    check(*fired_under_kills(open_store(url, namespace=namespace), url, namespace, ticks, speed))

@@ -16,6 +16,7 @@ from milepost.core.events import SeenEvents
 from milepost.core.job import Job
 from milepost.stores.protocol import LIVE_FIELDS, Claim, Select, Store, Write, WriteResult
 from milepost.stores.sync_bridge import run_sync
+from milepost.testing.conformance.answers import answer, ask, suspend
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, fence, token_of, worker_job
 from milepost.testing.conformance.limits import limited_job
 from milepost.testing.conformance.lists import check_lists
@@ -144,6 +145,21 @@ class Concurrency(Scenarios):
             status = (await fixture.job(job_id)).status
             assert all(o.job is not None and o.job.status is status for o in outcomes)
             assert [e.kind for e in await fixture.store.events(job_id)] == ["created", "running", status.value]
+
+    async def test_concurrent_answers_to_one_question_keep_the_first(self, fixture: StoreFixture) -> None:
+        """I29: the job wakes with the value of the one that was accepted."""
+        for number in range(10):
+            job_id = f"a{number}"
+            await fixture.create(job_id, worker_job())
+            job = await fixture.start(job_id)
+            await fixture.do(job_id, ask(fixture, job))
+            await fixture.do(job_id, suspend(fixture, job))
+            texts = [f"[{value}]" for value in range(THREADS)]
+            outcomes = await at_once(fixture, *(_applies(job_id, answer(fixture, questions=text)) for text in texts))
+            (kept,) = [text for text, outcome in zip(texts, outcomes, strict=True) if outcome.accepted]
+            (claimed,) = await fixture.claim()
+            assert (claimed.job_id, claimed.record["questions"]) == (job_id, kept)
+            assert [e.kind for e in await fixture.store.events(job_id)].count("answered") == 1
 
     async def test_concurrent_submits_of_key_create_one_job(self, fixture: StoreFixture) -> None:
         changes = [plans.plan_create(worker_job(unique_key="k"), fixture.operation_id()) for _ in range(THREADS)]
