@@ -258,6 +258,18 @@ def test_invalid_batches_are_refused(jobs: Jobs) -> None:
     assert jobs.count_jobs() == 2
 
 
+def test_text_in_place_of_a_list_in_after_is_refused_by_then(jobs: Jobs) -> None:
+    report = jobs.handlers["report"]
+    with jobs.batch("b") as batch:
+        for call in (
+            lambda: batch.then(report.options(after="job:a"), who="ana"),
+            lambda: batch.then("report", {"who": "ana"}, after="job:a"),
+        ):
+            with pytest.raises(InvalidInputError, match="after: 'job:a' must be a list of at most 100 jobs or groups"):
+                call()
+        assert batch.counts().total == 0
+
+
 def test_job_of_another_group_is_refused_by_a_batch(jobs: Jobs) -> None:
     @jobs.job("part")
     def part(run: Run) -> None: ...

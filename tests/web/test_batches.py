@@ -71,6 +71,17 @@ async def interrupted(batch: AsyncBatch) -> None:
         raise RuntimeError("no more files")
 
 
+async def test_handle_of_a_client_adds_jobs_to_an_open_batch_only(jobs: AsyncJobs) -> None:
+    client, writer = await caller(jobs), await caller(jobs, "jobs:write")
+    for call in (client.batch("import").submit("load"), client.batch("import").submit_many("load", [{}])):
+        with pytest.raises(JobNotFoundError):
+            await call
+    assert await jobs.count_jobs() == 0
+    await client.batch("import").open()
+    for one in (client, writer):
+        assert (await one.batch("import").submit("load")).group == "import"
+
+
 async def test_error_in_the_block_cancels_the_jobs(jobs: AsyncJobs) -> None:
     client = await caller(jobs)
     kept = client.batch("kept", on_error="keep")

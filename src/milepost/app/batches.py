@@ -27,6 +27,7 @@ from milepost.core.errors import (
     Snooze,
 )
 from milepost.core.job import Job, JobStatus
+from milepost.core.options import with_awaited
 from milepost.core.placement import BATCH
 from milepost.core.serialization import Duration, safe_str, single_line, validate_job_id
 from milepost.core.transitions import plan_cancel, plan_close_batch, plan_create, plan_open_batch, plan_update
@@ -111,11 +112,10 @@ class AsyncBatch:
         It is cancelled if a member has failed, unless it has ``on_failure="run"``.
         """
         if isinstance(target, str):
-            return await self._jobs.submit(target, *args, **{**kwargs, "after": [self, *(kwargs.get("after") or ())]})
-        configured = target.options()
-        return await self._jobs.submit(
-            target.options(after=[self, *(configured.given.get("after") or ())]), *args, **kwargs
-        )
+            after = with_awaited(self, kwargs.get("after"))
+            return await self._jobs.submit(target, *args, **{**kwargs, "after": after})
+        after = with_awaited(self, target.options().given.get("after"))
+        return await self._jobs.submit(target.options(after=after), *args, **kwargs)
 
     async def counts(self) -> MemberCounts:
         """Return the exact numbers of members by what became of them. Raises JobNotFoundError."""

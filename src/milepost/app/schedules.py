@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
+from milepost.core.options import json_object
 from milepost.core.schedule import (
     CATCH_UP,
     OF_ONE_JOB,
@@ -123,10 +124,10 @@ class ScheduleDeclarations:
         validate_schedule_name(name)
         for field, value, choices in (("catch_up", catch_up, CATCH_UP), ("overlap", overlap, OVERLAP)):
             if value not in choices:
-                raise InvalidInputError(field, f"{value!r:.40} must be {', '.join(map(repr, choices))}")
+                raise InvalidInputError(field, f"{value!r:.40} must be {' or '.join(map(repr, choices))}")
         if every is not None and tz != "UTC":
             raise InvalidInputError("tz", "belongs to cron; every counts the same in all time zones")
-        given = dict(params or {})
+        given = json_object(params, "params")
         if isinstance(target, str):
             submission = await self.submissions.build(target, (given,), options or {})
         else:

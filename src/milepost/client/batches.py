@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from milepost.app.batches import AsyncBatch, OnError
+from milepost.client.decoding import AccessDeniedError
 from milepost.client.transport import Call, send
-from milepost.core.options import validate_type_name
+from milepost.core.options import validate_type_name, with_awaited
 from milepost.core.values import MemberCounts
 
 if TYPE_CHECKING:
@@ -33,13 +35,19 @@ class AsyncClientBatch(AsyncBatch):
 
     async def then(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Create a job that starts when the batch has ended, and return it. See AsyncBatch.then."""
-        after = [self.awaited, *(kwargs.pop("after", None) or ())]
+        after = with_awaited(self.awaited, kwargs.pop("after", None))
         return await self._client.submit(target, *args, **kwargs, after=after)
 
     async def counts(self) -> MemberCounts:
         """Return the exact numbers of members by what became of them. Raises JobNotFoundError."""
         found = await self._send("GET", f"/{quote(self.name, safe='')}", None)
         return MemberCounts(**{name: found[name] for name in MemberCounts.__dataclass_fields__})
+
+    async def _refuse_unopened(self) -> None:
+        """Raise JobNotFoundError for a handle of a batch that does not exist, as far as the key may see batches."""
+        if self._opened_by is None:
+            with contextlib.suppress(AccessDeniedError):
+                await self.counts()
 
     async def open(self) -> None:
         """Open the batch, or continue one that is open. Raises IllegalTransitionError for a closed one."""

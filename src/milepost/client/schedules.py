@@ -10,6 +10,7 @@ from urllib.parse import quote
 from milepost.client.decoding import decode_job
 from milepost.client.transport import Call, Requests, send
 from milepost.core.job import Job
+from milepost.core.options import json_object
 from milepost.core.schedule import CatchUp, Overlap, Schedule
 from milepost.core.serialization import seconds
 
@@ -42,7 +43,7 @@ class ScheduleCalls(Requests):
         given = dict(options or {})
         body = {
             "job_type": target, "cron": cron, "every": None if every is None else seconds(every, "every"), "tz": tz,
-            "catch_up": catch_up, "overlap": overlap, "params": dict(params or {}), "labels": given.pop("labels", None),
+            "catch_up": catch_up, "overlap": overlap, "params": json_object(params, "params"), "labels": given.pop("labels", None),
             "options": given,
         }  # fmt: skip
         call = Call("PUT", _path(name), {}, body, safe=True)

@@ -136,6 +136,13 @@ def _group(value: Any) -> Any:
     return value if job_id is None else f"job:{job_id}"
 
 
+def with_awaited(first: Any, after: Any) -> Any:
+    """Return what is given as `after` with one more entry before it. A value that is no list is left to be refused."""
+    if after is None:
+        return [first]
+    return after if isinstance(after, str) or not isinstance(after, Sequence) else [first, *after]
+
+
 def _corrected(group: str, kinds: tuple[str, ...]) -> str:
     """Return what was probably meant by a group that begins with none of these kinds: ``job:a`` for ``Jobs:a`` and for ``a``."""
     from difflib import get_close_matches
