@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 import threading
@@ -140,8 +139,7 @@ class Execution(LeasedExecution):
     def _force_stop_after_transaction(self) -> None:
         wait_until_over(self.heartbeat.store, self.run, "not ended after the grace period: its transaction is open")
         if not self.run._is_finishing:
-            with contextlib.suppress(RuntimeError):  # the event loop has ended
-                self.host.loop.call_soon_threadsafe(self.force_stop)
+            self.host.in_loop(self.force_stop)
 
     def retry_delay(self, error: BaseException) -> int | None:
         return self.handler.type_options.retry.delay(error, self.job.attempt)
@@ -161,8 +159,7 @@ class Execution(LeasedExecution):
 
     def leave(self, end_of: Callable[[PendingReport], RunOutcome]) -> None:
         """Remove the run from the heartbeat, without blocking, and pass its outcome to the worker."""
-        for timer in self._timers:
-            timer.cancel()  # only sets a flag, which is thread-safe
+        self._cancel_timers()
         pending = self.heartbeat.try_remove(self.run)
         if pending is not None:
             self.host.ended(self, self.answered(end_of(pending)))
@@ -170,6 +167,11 @@ class Execution(LeasedExecution):
             self.host.threads.submit(
                 lambda: self.host.ended(self, self.answered(end_of(self.heartbeat.remove(self.run))))
             )
+
+    def _cancel_timers(self) -> None:
+        """Cancel the timers. Called in the event loop: a timer of uvloop must not be touched by another thread."""
+        for timer in self._timers:
+            timer.cancel()
 
 
 class TaskExecution(Execution):
@@ -211,6 +213,10 @@ class ThreadExecution(Execution):
         self.exit_if_forked(error)
         self._thread = None
         self.finish(error, value)
+
+    def _cancel_timers(self) -> None:
+        if self._timers:
+            self.host.in_loop(super()._cancel_timers)
 
     def stack(self) -> str | None:
         frame = sys._current_frames().get(self._thread or 0)

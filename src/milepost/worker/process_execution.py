@@ -9,7 +9,6 @@ import json
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from milepost.core.defaults import CRASHES
@@ -114,7 +113,7 @@ class ProcessExecution(Execution):
         return RemoteRun(self.job, self.token)
 
     def _start(self, params: dict[str, Any]) -> None:
-        self.run._on_stop = lambda reason: self._in_loop(self._stop_child, reason)
+        self.run._on_stop = self._on_stop
         self._task = self.host.loop.create_task(self._main())
 
     def stop(self, reason: RunStop) -> None:
@@ -124,11 +123,8 @@ class ProcessExecution(Execution):
         if self.child is not None:
             self.child.kill()
 
-    def _in_loop(self, function: Callable[[RunStop], None], reason: RunStop) -> None:
-        try:
-            self.host.loop.call_soon_threadsafe(function, reason)
-        except RuntimeError:
-            log.debug("job %s: worker has ended", self.job.job_id)
+    def _on_stop(self, reason: RunStop) -> None:
+        self.host.in_loop(self._stop_child, reason)
 
     def _stop_child(self, reason: RunStop) -> None:
         """Stop the child: a message, then SIGTERM to its process group, then SIGKILL after the grace period."""

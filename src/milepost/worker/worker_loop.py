@@ -130,9 +130,9 @@ class WorkerLoop:
     def stop(self, stops: int) -> None:
         """Drain and end. With 2 stops, do not wait for code that ignores its stop. Thread-safe."""
         self._state.stop(stops)
-        self._in_loop(self._on_stop)
+        self.in_loop(self._on_stop)
 
-    def _in_loop(self, function: Callable[..., None], *args: Any) -> bool:
+    def in_loop(self, function: Callable[..., None], *args: Any) -> bool:
         """Call a function in the event loop, from any thread; return whether the loop still exists."""
         try:
             self.loop.call_soon_threadsafe(function, *args)
@@ -271,7 +271,7 @@ class WorkerLoop:
         execution.begin()
 
     def _on_held_stop(self, reason: RunStop) -> None:
-        self._in_loop(self.idle.wake)
+        self.in_loop(self.idle.wake)
 
     def _take_held(self) -> Execution:
         execution = self._state.held
@@ -317,7 +317,7 @@ class WorkerLoop:
         if threading.get_ident() == self._thread and not self.closed:
             self._on_end(execution, end)
             return
-        if self.closed or not self._in_loop(self._on_end, execution, end):
+        if self.closed or not self.in_loop(self._on_end, execution, end):
             self.threads.submit(lambda: self._write_alone(end))
 
     def _on_end(self, execution: Execution, end: RunOutcome) -> None:
