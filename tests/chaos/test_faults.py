@@ -168,16 +168,16 @@ def test_emptied_store_stops_runs_and_continues(how: str, start_redis: Start, ma
 def test_slow_store_loses_no_run(start_redis: Start, make_workers: MakeWorkers) -> None:
     server = start_redis(appendonly="everysec")
     with Proxy(server.port) as proxy:
-        workers = make_workers(f"redis://127.0.0.1:{proxy.port}/0")
+        workers = make_workers(f"redis://127.0.0.1:{proxy.port}/0", lease=10.0)  # a pause of the machine stops no run
         with closing(Jobs(server.url, options=workers.jobs().settings)) as direct:
             workers.start()
             job = direct.enqueue("steps", {"count": 30})
             workers.noted("step 2")
-            proxy.delay(0.2 * workers.lease, 40)
+            proxy.delay(0.1 * workers.lease, 20)
             done = direct.wait(job.job_id, PATIENCE)
             assert (done.status, done.result, done.attempt, done.crashes) == ("completed", 30, 1, 0)
             assert starts(direct, job) == 1
-            until(lambda: proxy.delayed == 40)
+            until(lambda: proxy.delayed == 20)
 
 
 @pytest.mark.service("redis-server")
