@@ -41,7 +41,15 @@ def call(jobs: JobManager, job_id: str, do: str) -> Call:
     return Call(do, answer, made, time.monotonic())
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "memory",
+        "sqlite",
+        pytest.param("redis", marks=pytest.mark.service("redis-server")),
+        pytest.param("postgres", marks=[pytest.mark.slow, pytest.mark.service("postgresql")]),
+    ],
+)
 def test_concurrent_calls_are_linearizable(kind: str, request: pytest.FixtureRequest) -> None:
     url = "memory://" if kind == "memory" else request.getfixturevalue(f"{kind}_url")
     seed = random.SystemRandom().randrange(1_000_000)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
 import pytest
 
-from milepost import AsyncJobs, Jobs, Run, Settings
+from milepost import AsyncJobs, JobManager, Jobs, Run, Settings
 from milepost.core import transitions as plans
 from milepost.core.defaults import JOB_TTL
 from milepost.core.errors import InvalidInputError, LeaseHeldError, StoreUnavailableError
@@ -232,6 +232,44 @@ def test_restored_feed_is_not_lost_at_every_read(
         assert found.lost, "what this server has written and trimmed is still missed"
         found = run_sync(store.feed(found.position))
         assert (found.events, found.lost) == ([], False)
+
+
+def test_change_of_a_job_that_is_just_being_created_locks_it(
+    store: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a record that came between the lock and the read was changed without a lock, and a cancel that had been
+    acknowledged in the meantime was lost: the job went back to running.
+    """
+    jobs = JobManager(store)
+    other = JobManager(PostgresStore(postgres_url, namespace="faults", patience=0.2))
+    run, commit = Transaction.run, Transaction.commit
+    steps, slow = ["create", "cancel"], list[Transaction]()
+
+    async def run_slowly(tx: Transaction, *parts: Part) -> list[Rows]:
+        names = [name for name, _ in parts]
+        if steps[:1] != ["create"] or "lock_jobs" not in names:
+            return await run(tx, *parts)
+        locked = names.index("lock_jobs") + 1
+        first = await run(tx, *parts[:locked])
+        slow.append(tx)
+        del steps[0]
+        other.create_job("a")
+        return first + await run(tx, *parts[locked:])
+
+    async def commit_slowly(tx: Transaction, *parts: Part, after: Sequence[Part] = ()) -> list[Rows]:
+        if tx in slow and steps:
+            del steps[0]
+            with pytest.raises(LeaseHeldError):
+                other.cancel_job("a")
+        return await commit(tx, *parts, after=after)
+
+    monkeypatch.setattr(Transaction, "run", run_slowly)
+    monkeypatch.setattr(Transaction, "commit", commit_slowly)
+    jobs.update_job("a", status="running")
+    assert steps == []
+    other.cancel_job("a")
+    assert [event.kind for event in jobs.events("a")] == ["created", "running", "cancelled"]
+    other.close()
 
 
 def test_deadlock_is_repeated(store: PostgresStore, postgres_url: str) -> None:

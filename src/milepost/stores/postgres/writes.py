@@ -126,6 +126,9 @@ class Writer:
         batch.values = values
         batch.know_records(found.pop())
         batch.know_keys(owners)
+        locked = {job_id for (job_id,) in found[len(asked) + bool(keys or takers)]}
+        if any(job_id not in locked and batch.record(job_id) is not None for job_id in ids):
+            return await self._read(writes)  # created since the lock; without it, another change of it would be lost
         others = {job_id for write in writes for job_id in others_in(write.change)}
         parents = parents_of(batch.record(write.job_id) for write in writes if asks_for_parent(write.change))
         if more := batch.others.ask(others.union(parents).difference(ids)):
