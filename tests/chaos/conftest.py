@@ -49,7 +49,13 @@ def end(workers: Workers) -> None:
         process.wait()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("redis", marks=pytest.mark.service("redis-server")),
+        pytest.param("postgres", marks=[pytest.mark.slow, pytest.mark.service("postgresql")]),
+    ]
+)
 def workers(request: pytest.FixtureRequest, make_workers: MakeWorkers) -> Workers:
     """Return workers on each store that processes can share."""
     return make_workers(request.getfixturevalue(f"{request.param}_url"))

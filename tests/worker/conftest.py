@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MakeJobs = Callable[..., Jobs]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+ON_POSTGRES = pytest.param("postgres", marks=[pytest.mark.slow, pytest.mark.service("postgresql")])
+
+
+@pytest.fixture(params=["sqlite", "redis", ON_POSTGRES])
 def shared_url(request: pytest.FixtureRequest) -> str:
     """Return the URL of an empty store that processes can share."""
     address: str = request.getfixturevalue(f"{request.param}_url")
