@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
-from milepost import AsyncJobManager, AsyncJobs, Run
-from milepost.web import auth
+from milepost import AsyncJobManager, AsyncJobs, InvalidInputError, Run
+from milepost.client import AsyncClient
+from milepost.web import auth, create_app
 from tests.web.conftest import client_of
 from tests.web.test_access import key
 
@@ -36,6 +38,17 @@ async def test_job_follows_others_over_http(memory: AsyncJobManager) -> None:
         assert "after: there is no job 'missing'; submit it first" in refused.text
     async with jobs.run_workers():
         assert (await jobs.wait(job["job_id"], 30)).status == "completed"
+
+
+async def test_client_refuses_text_in_place_of_a_list(memory: AsyncJobManager) -> None:
+    """It was sent as a list of its letters."""
+    transport = httpx.ASGITransport(create_app(jobs_of(memory), auth=auth.none()))
+    client = AsyncClient("http://testserver", transport=transport)
+    with pytest.raises(InvalidInputError, match="^after: 'job:a' must be a list of at most 100 jobs or groups$"):
+        await client.submit("load", {}, after="job:a")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="must begin with job: or children: or group:, for example job:a$"):
+        await client.submit("load", {}, after=["jobs:a"])
+    assert await memory.count_jobs() == 0
 
 
 @pytest.mark.parametrize(

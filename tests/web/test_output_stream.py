@@ -6,8 +6,9 @@ import asyncio
 import random
 import threading
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 import httpx
 import pytest
@@ -43,7 +44,27 @@ def manager(url: str) -> Iterator[JobManager]:
 def test_readers_that_reconnect_get_each_token_once_and_in_order(
     server: Server, manager: JobManager, seconds: int
 ) -> None:
-    tokens, job_id = [f"token{number} " for number in range(TOKENS_PER_SECOND * seconds)], f"tokens-{seconds}"
+    stream_to_readers(server, manager, seconds)
+
+
+@pytest.mark.timing
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("redis", marks=pytest.mark.service("redis-server")),
+        pytest.param("postgres", marks=pytest.mark.service("postgresql")),
+    ],
+)
+def test_readers_on_other_stores_get_each_token_once_and_in_order(request: pytest.FixtureRequest, kind: str) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
+    with Server(url) as server, closing(JobManager(url)) as manager:
+        stream_to_readers(server, manager, 60)
+
+
+def stream_to_readers(server: Server, manager: JobManager, seconds: int) -> None:
+    """Write tokens for this many seconds, and compare what readers get that reconnect at any time."""
+    tokens, job_id = [f"token{number} " for number in range(TOKENS_PER_SECOND * seconds)], f"tokens-{uuid.uuid4()}"
     seed = random.randrange(1 << 32)
     started = threading.Event()
 

@@ -97,10 +97,13 @@ class Option:
             raise InvalidInputError(name, f"{value!r:.40} must be a whole number from {self.low} to {self.high}")
         return value
 
-    def _groups(self, name: str, value: Any) -> list[str]:
+    def _entries(self, name: str, value: Any) -> list[Any]:
         if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > self.high:
             raise InvalidInputError(name, f"{value!r:.40} must be a list of at most {self.high} jobs or groups")
-        found = dict.fromkeys(map(_group, value))
+        return list(map(_group, value))
+
+    def _groups(self, name: str, value: Any) -> list[str]:
+        found = dict.fromkeys(self._entries(name, value))
         for one in found:
             if not isinstance(one, str):
                 raise InvalidInputError(name, f"{one!r:.60} must be a Job, a batch, or text such as 'job:ID'")
@@ -124,7 +127,7 @@ class Option:
             case "labels" | "amounts" if isinstance(value, Mapping):
                 return dict(value)
             case "groups" if value is not None:
-                return list(map(_group, value))
+                return self._entries(name, value)
         return value
 
 
