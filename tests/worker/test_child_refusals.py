@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 from milepost import AsyncRun, InvalidInputError, Jobs, Run
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.timing
 
@@ -98,6 +99,34 @@ def test_child_that_names_an_unknown_group_is_refused(
         job = jobs.wait(jobs.submit(parent), timeout=PATIENCE)
     assert job.error == text
     assert children_of(jobs, job.job_id) == []
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_join_that_would_never_return_is_refused(jobs: Jobs, is_async: bool) -> None:
+    """Another job came in between: it waits for the parent, and the child for it."""
+    leaf, is_circle = child(jobs), threading.Event()
+
+    def parent(run: Run) -> None:
+        run.submit_child("a", leaf.options(after=["group:g"]))
+        assert is_circle.wait(PATIENCE)
+        run.join()
+
+    async def aparent(run: AsyncRun) -> None:
+        run.submit_child("a", leaf.options(after=["group:g"]))
+        assert await asyncio.to_thread(is_circle.wait, PATIENCE)
+        await run.join()
+
+    made: Any = jobs.job("parent")(aparent if is_async else parent)
+    jobs.create_job("first", group="g")
+    with jobs.run_workers(concurrency=1):
+        jobs.submit(made.options(job_id="p"))
+        until(lambda: children_of(jobs, "p") == ["a"])
+        jobs.submit(leaf.options(group="g", after=["job:p"], job_id="between"))
+        is_circle.set()
+        job = jobs.wait("p", timeout=PATIENCE)
+    assert job.error == (
+        "run.join(): would never return: a child waits for job between, which waits for job:p; cancel one of these jobs"
+    )
 
 
 async def in_task(join: Any) -> None:

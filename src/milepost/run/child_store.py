@@ -52,6 +52,8 @@ async def _answer(store: Store, run: Run, asked: Mapping[str, Any]) -> Any:
         return await _make(store, run, asked["make"])
     if "counts" in asked or "open" in asked:
         return (await store.member_counts([f"children:{run.job_id}"]))[0]
+    if "join" in asked:
+        return await _circle(store, run)
     if "pending" in asked:
         return bool(await store.select(Select(labels=(own,), statuses=("pending",)), 1))
     if "get" in asked:
@@ -131,6 +133,15 @@ async def _reason(store: Store, run: Run, job_id: str, fields: Mapping[str, str]
     error = await group_error(store, job_id, fields)
     unknown = InvalidInputError("after", "a group that it follows was unknown; submit its members first")
     return _refused(fields, error or unknown)
+
+
+async def _circle(store: Store, run: Run) -> str:
+    """Return why the run would wait for ever for its children, empty if it would not."""
+    try:
+        await CycleSearch(store).refuse_join(run._job)
+    except InvalidInputError as error:
+        return error.problem
+    return ""
 
 
 def _refused(fields: Mapping[str, str], error: InvalidInputError) -> dict[str, str]:

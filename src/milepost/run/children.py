@@ -22,7 +22,7 @@ from milepost.core.errors import (
     StoreError,
 )
 from milepost.core.job import Job
-from milepost.core.placement import after_groups
+from milepost.core.placement import AFTER, after_groups
 from milepost.core.serialization import KIB, US, from_json, to_json, validate_key
 from milepost.core.values import MemberCounts
 from milepost.run.child_store import content
@@ -84,6 +84,8 @@ class ChildJobs:
         self._adding = threading.Lock()
         self._existing: dict[str, str] | None = None
         """The children of earlier segments that stay as they are, with a digest of their content; read at the first flush."""
+        self._has_waiting = False
+        """Whether a child has `after`."""
         self._flushing = threading.Lock()
         self._timer: threading.Timer | None = None
         self._error: BaseException | None = None
@@ -128,6 +130,7 @@ class ChildJobs:
                 )
             self._used.add(key)
             self._is_joined = False
+            self._has_waiting |= AFTER in fields["labels"]
             self._buffer.append((self.id_of(key), fields))
             self._bytes += size
             if self._timer is None:
@@ -251,6 +254,8 @@ class ChildJobs:
             self._is_joined = True
             return False
         is_pending = now - since >= RESIDENT_SECONDS or self._ask({"pending": True})
+        if self._has_waiting and is_pending and (problem := self._ask({"join": True})):
+            raise InvalidInputError("run.join()", problem)
         if self._run._can_suspend and is_pending:
             self._run._suspend(JobSuspended(groups=(self.group,)), "join()")
         return True

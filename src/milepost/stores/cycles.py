@@ -46,10 +46,26 @@ class CycleSearch:
         for entry in entries:
             if entry in inside:
                 raise InvalidInputError("after", f"{entry!r:.170} would never close: {inside[entry]}; omit it")
-        await self._search(entries, inside)
+        if (found := await self._search(entries, inside)) is not None:
+            entry, waiter, group = found
+            raise InvalidInputError(
+                "after",
+                f"{entry!r:.170} would never close: job {waiter} waits for {group:.170}, and {inside[group]}; omit it",
+            )
 
-    async def _search(self, entries: Iterable[str], inside: Mapping[str, str]) -> None:
-        """Raise InvalidInputError if one of these entries of `after` waits, through other jobs, for a group that the record is in."""
+    async def refuse_join(self, job: Job) -> None:
+        """Raise InvalidInputError if a child of a run waits, through other jobs, for the run, which is about to wait for it."""
+        self._left = LOOKED_AT
+        found = await self._search([f"children:{job.job_id}"], groups_of(job.job_id, job.record))
+        if found is not None:
+            _, waiter, group = found
+            text = f"would never return: a child waits for job {waiter}, which waits for {group:.170}; cancel one of these jobs"
+            raise InvalidInputError("run.join()", text)
+
+    async def _search(self, entries: Iterable[str], inside: Iterable[str]) -> tuple[str, str, str] | None:
+        """Return which of the awaited groups waits, through other jobs, for a group inside, with the first job that waits for the
+        latter; None if none does.
+        """
         ahead = {entry: entry for entry in entries}  # a group that has to close first -> the entry that leads to it
         behind = {
             group: (group, "") for group in inside
@@ -62,7 +78,7 @@ class CycleSearch:
                 for job_id, groups in await self._following(group):
                     for found in groups:
                         if found in ahead:
-                            raise _error(ahead[found], first or job_id, origin, inside[origin])
+                            return ahead[found], first or job_id, origin
                         if found not in behind:
                             behind[found] = (origin, first or job_id)
                             next_behind.append(found)
@@ -72,10 +88,11 @@ class CycleSearch:
                     for found in groups:
                         if found in behind:
                             origin, first = behind[found]
-                            raise _error(ahead[group], first or job_id, origin, inside[origin])
+                            return ahead[group], first or job_id, origin
                         if found not in ahead:
                             ahead[found] = ahead[group]
                             next_ahead.append(found)
+        return None
 
     async def _open_parents(self, fields: Mapping[str, str]) -> list[Job]:
         """Return the open jobs above a child. What is above an ended one does not wait for it."""
@@ -128,9 +145,3 @@ def _awaited(job: Job) -> list[str]:
     if job.is_terminal or "held" not in record or "wake_at" in record:
         return []
     return [] if "suspended" in record and "wait_groups" not in record else awaited_groups(record)
-
-
-def _error(entry: str, waiter: str, group: str, why: str) -> InvalidInputError:
-    return InvalidInputError(
-        "after", f"{entry!r:.170} would never close: job {waiter} waits for {group:.170}, and {why}; omit it"
-    )
