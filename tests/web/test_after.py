@@ -44,9 +44,9 @@ async def test_client_refuses_text_in_place_of_a_list(memory: AsyncJobManager) -
     """It was sent as a list of its letters."""
     transport = httpx.ASGITransport(create_app(jobs_of(memory), auth=auth.none()))
     client = AsyncClient("http://testserver", transport=transport)
-    with pytest.raises(InvalidInputError, match="^after: 'job:a' must be a list of at most 100 jobs or groups$"):
+    with pytest.raises(InvalidInputError, match=r"^after: 'job:a' must be a list of at most 100 jobs or groups$"):
         await client.submit("load", {}, after="job:a")  # type: ignore[arg-type]
-    with pytest.raises(InvalidInputError, match="must begin with job: or children: or group:, for example job:a$"):
+    with pytest.raises(InvalidInputError, match=r"must begin with job: or children: or group:, for example job:a$"):
         await client.submit("load", {}, after=["jobs:a"])
     assert await memory.count_jobs() == 0
 
