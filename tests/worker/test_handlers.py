@@ -99,9 +99,10 @@ def test_generator_is_rejected() -> None:
 
 
 def test_handler_is_found_by_its_reference() -> None:
-    assert find_handler("tests.worker.application:isolated") is application.isolated
-    with pytest.raises(InvalidInputError, match="keep the handler under the name"):
-        find_handler("tests.worker.application:note")
+    assert find_handler("tests.worker.application:isolated", "isolated") is application.isolated
+    for reference, job_type in (("note", "note"), ("isolated", "noted")):
+        with pytest.raises(InvalidInputError, match="keep the handler under the name"):
+            find_handler(f"tests.worker.application:{reference}", job_type)
 
 
 def test_submit_options_merge_and_unknown_is_rejected() -> None:

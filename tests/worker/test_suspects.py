@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.fakes import FrozenClock
+from milepost.worker.handlers import Handlers
 from tests.waiting import PATIENCE, until
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals, ended
@@ -32,6 +34,33 @@ def make_suspect(jobs: Jobs, job: Job) -> None:
     assert run_sync(jobs.store.apply([], claim)).claimed
     lost = plan_lease_expired(new_operation_id(), error="lost", failure="{}", crash_loop="{}", crashes_left=None)
     until(lambda: run_sync(jobs.store.apply([Write(job.job_id, lost)])).outcomes[0].accepted)
+
+
+def unnamed(run: Run) -> str:
+    return "own"
+
+
+def answer(run: Run) -> str:
+    return "own"
+
+
+first_answer = answer
+
+
+@Handlers().job("other")
+def answer(run: Run) -> str:  # type: ignore[no-redef] # a second handler with this name
+    return "other"
+
+
+@pytest.mark.parametrize("function", [unnamed, first_answer])
+def test_suspect_without_name_of_its_own_runs_in_worker(jobs: Jobs, function: Callable[[Run], str]) -> None:
+    """Regressions: its child process failed the job, or ran the code of another job type."""
+    jobs.job("own")(function)
+    lost = jobs.enqueue("own")
+    make_suspect(jobs, lost)
+    with jobs.run_workers():
+        done = ended(jobs, lost)
+    assert (done.status, done.result, done.error) == ("completed", "own", None)
 
 
 def test_suspect_starts_when_last_other_job_ends(jobs: Jobs) -> None:

@@ -251,9 +251,9 @@ class Child:
         for name, level in job_message["log_levels"].items():
             logging.getLogger(name).setLevel(level)
         try:
-            handler = find_handler(job_message["handler"])
-            rules = handler.type_options.retry
             job = Job.stored(job_message["job_id"], job_message["record"])
+            handler = find_handler(job_message["handler"], job.job_type)
+            rules = handler.type_options.retry
             run_type = AsyncChildRun if issubclass(handler.run_type, AsyncRun) else ChildRun
             run = run_type(job, job_message["token"], self._checkpoint_writer)
             run.last_message_file = self._last_message_file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -191,8 +192,11 @@ class Handler(Generic[P, R_co]):
 
     @property
     def is_importable(self) -> bool:
-        """Return whether another process can import the function by its name."""
-        return self._why_not_importable() is None
+        """Return whether another process finds this handler under the name of its function.
+
+        A task of Django, a method and a function of ``jobs.job("x")(function)`` keep their name for themselves.
+        """
+        return self._why_not_importable() is None and _named_handler(self.reference, self.job_type) is not None
 
     def require_importable(self) -> None:
         """Raise InvalidInputError, with the remedy, if another process cannot import the function."""
@@ -308,17 +312,25 @@ def _name_of(function: Any) -> str:
     return str(name)
 
 
-def find_handler(reference: str) -> Handler[Any, Any]:
-    """Import and return the handler ``module:qualname``. Raises InvalidInputError, with the remedy."""
-    module, _, name = reference.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, Handler):
+def find_handler(reference: str, job_type: str) -> Handler[Any, Any]:
+    """Import and return the handler ``module:qualname`` of a job type. Raises InvalidInputError, with the remedy."""
+    importlib.import_module(reference.partition(":")[0])
+    found = _named_handler(reference, job_type)
+    if found is None:
         raise InvalidInputError(
-            "isolation", f"{reference} is not the decorated handler; keep the handler under the name of its function"
+            "isolation",
+            f"{reference} is not the decorated handler of {job_type!r}; keep the handler under the name of its function",
         )
     return found
+
+
+def _named_handler(reference: str, job_type: str) -> Handler[Any, Any] | None:
+    """Return the handler of a job type that an imported module has under this name, or None."""
+    module, _, name = reference.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, Handler) and found.job_type == job_type else None
 
 
 class Application(Protocol):

@@ -76,7 +76,7 @@ class Worker:
         for handler in self.handlers.values():
             if handler.type_options.isolation == "process":
                 handler.require_importable()
-                find_handler(handler.reference)
+                find_handler(handler.reference, handler.job_type)
         self.name = f"{process_name()}:{self._number}"
         self._loop = loop = WorkerLoop(
             self._app,

@@ -16,9 +16,15 @@ from django.utils import timezone
 
 from blog import tasks
 from milepost import Jobs
+from milepost.core.job import FailureKind
+from milepost.core.transitions import plan_lease_expired, plan_start
 from milepost.django import Backend, MilepostTask, tasks_api
 from milepost.django.task import options_of
 from milepost.django.tasks_api import InvalidTask, TaskResultDoesNotExist, task_backends
+from milepost.run.crash_report import report_lost_run
+from milepost.stores.ids import new_nonce, new_operation_id
+from milepost.stores.protocol import Write
+from milepost.stores.sync_bridge import run_sync
 
 PATIENCE = 60
 """Seconds after which a test that waits has failed."""
@@ -152,6 +158,23 @@ class StoreTests:
         assert "attempt 1" in result.errors[0].traceback
         assert result.started_at < result.last_attempted_at
         assert [name for name, *_ in self.signals].count("task_finished") == 1
+
+    def test_task_that_was_lost_with_others_runs_again(self) -> None:
+        """Regression: it failed, because a child process does not find the handler of a task by its name."""
+        result = self.task(tasks.add).enqueue(1)
+        start = plan_start(new_operation_id(), nonce=new_nonce(), lease=0, worker="gone:1:1:1")
+        failure = report_lost_run(self.backend.jobs.get_job(result.id), FailureKind.LOST, "lost")
+        lost = plan_lease_expired(
+            new_operation_id(), error="lost", failure=failure, crash_loop=failure, crashes_left=None
+        )
+        for plan in (start, lost):
+            self.until(lambda plan=plan: self.applied(result, plan))
+        self.finished(result)
+        assert (result.return_value, result.attempts) == (2, 2)
+
+    def applied(self, result: Any, plan: Any) -> bool:
+        """Apply a transition to the job of a result; return whether the store accepted it."""
+        return bool(run_sync(self.backend.jobs.store.apply([Write(result.id, plan)])).outcomes[0].accepted)
 
     def test_failed_task(self) -> None:
         result, unserialisable = self.task(tasks.fail_until).enqueue(2), self.task(tasks.return_object).enqueue()
