@@ -12,11 +12,13 @@ from milepost.cli import exit_codes, formatting
 from milepost.cli.commands.watch import JobFollower
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import JobId, resolve_job, shortest_id
-from milepost.cli.rendering.job_detail import print_job
+from milepost.cli.rendering.job_detail import may_be_retried, print_job
 from milepost.cli.rendering.live import OutageNotice, echo, echo_json, ended_text, raise_if_output_closed
 from milepost.cli.rendering.runs import has_earlier_runs
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean
+from milepost.core.errors import BudgetExceededError
 from milepost.core.events import Event, StreamPosition
+from milepost.core.job import Job
 
 LEVELS = {"warning": STYLES["stalled"], "error": STYLES["failed"], "critical": STYLES["failed"], "debug": MUTED}
 BATCH = 1000
@@ -98,5 +100,21 @@ def show(words: tuple[str, ...]) -> int:
         if at:
             context.console.print()
         events = list(_events(context, job.job_id)) if has_earlier_runs(job) else []
-        print_job(context.console, job, utc=context.utc, short=shortest_id(context, job), events=events)
+        print_job(
+            context.console,
+            job,
+            utc=context.utc,
+            short=shortest_id(context, job),
+            events=events,
+            is_budget_spent=may_be_retried(job) and _is_budget_spent(context, job),
+        )
     return exit_codes.OK
+
+
+def _is_budget_spent(context: CommandContext, job: Job) -> bool:
+    """Return whether a retry of a job would fail at its start, because a budget is spent that is not raised on request."""
+    of_budget = f"{BudgetExceededError.__module__}.{BudgetExceededError.__name__}"
+    if job.failure is not None and job.failure.type == of_budget:
+        return True  # its own budget, or that of a job above it
+    usage = context.manager.job_usage(job.job_id)
+    return usage.on_budget == "fail" and any(usage.total.get(name, 0) >= most for name, most in usage.budget.items())

@@ -35,10 +35,12 @@ MAX_FAILED_ITEMS = 10
 BAR = 40
 
 
-def print_job(console: Console, job: Job, *, utc: bool, short: str, events: Sequence[Event] = ()) -> None:
+def print_job(
+    console: Console, job: Job, *, utc: bool, short: str, events: Sequence[Event] = (), is_budget_spent: bool = False
+) -> None:
     """Print a job: progress, facts, runs, stages, failure, open questions, result, parameters.
 
-    `short` is its id in the next steps. `events` say how earlier runs ended.
+    `short` is its id in the next steps. `events` say how earlier runs ended. With `is_budget_spent` a retry would fail.
     """
     from rich.text import Text
 
@@ -83,7 +85,7 @@ def print_job(console: Console, job: Job, *, utc: bool, short: str, events: Sequ
             _heading(console, title)
             print_value(console, value if not isinstance(value, Mapping) else _without_repeats(value))
     console.print()
-    steps = _steps(job, short)
+    steps = _steps(job, short, is_budget_spent=is_budget_spent)
     console.print(Text("Next: ", MUTED).append(f" {glyph(console, 'dot')} ".join(steps)))
 
 
@@ -223,12 +225,20 @@ def _open_questions(job: Job) -> list[Question]:
     return [] if job.is_terminal else [one for one in job.questions if one.state == "open"]
 
 
-def _steps(job: Job, short: str) -> list[str]:
+def may_be_retried(job: Job) -> bool:
+    """Return whether `milepost retry` returns a job to pending."""
+    return job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and job.run_by == "worker"
+
+
+def _steps(job: Job, short: str, *, is_budget_spent: bool) -> list[str]:
     if _open_questions(job):
         return [f"milepost answer {short} KEY VALUE", f"milepost cancel {short}"]
     if not job.is_terminal:
         return [f"milepost watch {short}", f"milepost cancel {short}"]
     steps = [f"milepost logs {short}"]
-    if job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and job.run_by == "worker":
+    if is_budget_spent:
+        if job.child_key is None:  # a run makes a child, and no command does
+            steps.insert(0, f"milepost submit {job.job_type} ARG... --budget NAME=AMOUNT")
+    elif may_be_retried(job):
         steps.insert(0, f"milepost retry {short}")
     return [*steps, f"milepost rm {short}"]
