@@ -97,6 +97,7 @@ def test_limit_and_pause_at_once_keep_each_other(jobs: Jobs, monkeypatch: pytest
         ("embed", {"rate": "5/" + "9" * 10_000 + "s"}, "rate"),
         ("embed", {"rate": "1/500ms"}, "whole number of seconds"),
         ("embed", {"rate": 500}, "rate"),
+        ("embed", {}, r"running: give running, per_partition or rate; remove_limit\(key\) removes a limit"),
         ("", {"running": 1}, "key"),
         ("x" * 129, {"running": 1}, "key"),
     ],

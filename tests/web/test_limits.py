@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from milepost import AsyncJobs
+from milepost import AsyncJobs, InvalidInputError
 from milepost.client import AsyncClient
 from milepost.core.limits import LimitState
 from milepost.web import auth, create_app
@@ -31,6 +31,8 @@ async def test_rate_and_gate_are_set_and_listed(jobs: AsyncJobs, client: AsyncCl
     assert found.gate_until is not None
     assert await jobs.limits() == [found]
     await client.open_gate("tenant/a")
+    with pytest.raises(InvalidInputError, match="running: give running, per_partition or rate"):
+        await client.limit("tenant/a")
     await client.limit("tenant/a", rate="2/s")
     assert await client.limits() == [LimitState("tenant/a", rate="2/s")]
     await client.remove_limit("tenant/a")

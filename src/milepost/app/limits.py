@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milepost.core.limits import KEEP, KEY_BYTES, Keep, LimitState, limit_states, validate_limit
+from milepost.core.limits import KEEP, KEY_BYTES, Keep, LimitState, limit_states, refuse_no_limit, validate_limit
 from milepost.core.rate import Rate
 from milepost.core.serialization import Duration, seconds, validate_key
 from milepost.stores.protocol import Store
@@ -23,9 +23,10 @@ class LimitMethods:
 
         A limit holds over all workers, and replaces an earlier one of the key; None is no limit. The limit key of a job is
         its type unless its `limit_key` is set, and its `partition`, for example a tenant, is set at submit. A lower limit
-        stops no job. Raises InvalidInputError.
+        stops no job. Raises InvalidInputError, also if none of the three is given.
         """
         validate_limit(key, running, per_partition)
+        refuse_no_limit(running, per_partition, rate)
         parsed = None if rate is None else Rate.parse(rate)
         await self.store.set_limit(key, running, KEEP, per_partition, parsed)
 
@@ -35,7 +36,8 @@ class LimitMethods:
 
     async def remove_limit(self, key: str) -> None:
         """Remove the limits of a limit key; a key without one is ignored."""
-        await self.limit(key)
+        validate_limit(key, None)
+        await self.store.set_limit(key, None, KEEP, None, None)
 
     async def close_gate(self, key: str, delay: Duration) -> None:
         """Let no job with the limit key `key` start for `delay` (seconds, a timedelta or text such as "30s").

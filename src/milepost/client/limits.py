@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from milepost.client.transport import Call, Requests, send
 from milepost.core.codecs import decode_dataclass
-from milepost.core.limits import KEEP, KEY_BYTES, Keep, LimitState, validate_limit
+from milepost.core.limits import KEEP, KEY_BYTES, Keep, LimitState, refuse_no_limit, validate_limit
 from milepost.core.rate import Rate
 from milepost.core.serialization import Duration, seconds, validate_key
 from milepost.stores.sync_bridge import blocking
@@ -20,9 +20,7 @@ class LimitCalls(Requests):
     ) -> None:
         """See AsyncJobs.limit."""
         validate_limit(key, running, per_partition)
-        if running is None and per_partition is None and rate is None:
-            await self.remove_limit(key)
-            return
+        refuse_no_limit(running, per_partition, rate)
         body = {"running": running, "per_partition": per_partition, "rate": rate and str(Rate.parse(rate))}
         await self.request("PUT", _path(key), body=body)
 

@@ -126,6 +126,12 @@ def validate_limit(key: object, running: object, per_partition: object = None) -
             )
 
 
+def refuse_no_limit(*limits: object) -> None:
+    """Raise InvalidInputError if all limits that a caller sets are None: the call would remove those of the key."""
+    if all(limit is None for limit in limits):
+        raise InvalidInputError("running", "give running, per_partition or rate; remove_limit(key) removes a limit")
+
+
 def with_keys(slots: Iterable[tuple[str, int]]) -> Counter[str]:
     """Return the number of leases by slot and by limit key, from that by slot."""
     held: Counter[str] = Counter()
