@@ -49,18 +49,19 @@ class OtherRecords:
         self._records: dict[str, Mapping[str, str] | None] = {}
 
     def ask(self, job_ids: Iterable[str], *, waits: bool = True) -> list[Statement]:
-        """Return the statement that reads and locks these records against changes, none if all are known.
+        """Return the statements that lock these records against changes and read them, none if all are known.
 
         Without `waits`, those that another transaction has locked are read as missing.
         """
         wanted = sorted(set(job_ids) - self._records.keys())
         self._records |= dict.fromkeys(wanted)
-        return [("others" if waits else "others_not_locked", {"ids": wanted})] if wanted else []
+        lock = "lock_others" if waits else "lock_free_others"
+        return [(lock, {"ids": wanted}), ("others", {"ids": wanted})] if wanted else []
 
-    def know(self, found: Rows) -> None:
-        """Take the rows of this statement."""
+    def know(self, locked: Rows, found: Rows) -> None:
+        """Take the rows of these statements. What is not locked may change, or was created since the lock: it is missing."""
         rows = [Row(*one[:-1]) for one in found]
-        self._records |= {row.id: row.record() for row in rows}
+        self._records |= {row.id: row.record() for row in rows if (row.id,) in locked}
 
     def get(self, job_id: str) -> Mapping[str, str] | None:
         """Return the record of an id, or None."""

@@ -72,23 +72,25 @@ INSERT INTO [arrivals] SELECT DISTINCT subqueue FROM promoted WHERE subqueue IS 
 
 -- name: claim_heads
 -- Part of claims: the first claimable records of the open queues, locked. What another transaction has locked is left to it.
+-- Their columns are those of the locked rows. Read once more by id, a row would be the one from before the lock.
 , heads AS (
-    SELECT o.slot, o.capacity, r.id, r.rank FROM open AS o CROSS JOIN LATERAL (
-        SELECT r.id, r.rank FROM [ready] AS r JOIN [jobs] AS j ON j.id = r.id
+    SELECT o.slot, o.capacity, r.* FROM open AS o CROSS JOIN LATERAL (
+        SELECT r.rank, j.n, j.id, j.created, j.type, j.status, j.queue, j.unique_key, j.body
+        FROM [ready] AS r JOIN [jobs] AS j ON j.id = r.id
         WHERE r.queue = o.queue
             AND (r.deadline IS NULL OR r.deadline > [now](%(seen)s, %(lead)s))
             AND r.id <> ALL(%(refused)s::text[])
             --@unparked
 
 -- name: claim_rows
--- Part of claims: their records, with fences for their leases.
+-- Part of claims: the rest, with fences for their leases.
         ORDER BY r.rank, r.created, r.id LIMIT CASE WHEN o.capacity > 0 THEN o.capacity + %(more)s::bigint ELSE 0 END
         FOR UPDATE OF r SKIP LOCKED FOR NO KEY UPDATE OF j SKIP LOCKED
     ) AS r
 )
-SELECT h.rank, h.slot, h.capacity, nextval('[fence]'),
+SELECT j.rank, j.slot, j.capacity, nextval('[fence]'),
     --@columns
-FROM heads AS h JOIN [jobs] AS j ON j.id = h.id LEFT JOIN [leases] AS l ON l.id = h.id
+FROM heads AS j LEFT JOIN [leases] AS l ON l.id = j.id
 
 -- name: claim_next
 -- Read and lock the first claimable records.

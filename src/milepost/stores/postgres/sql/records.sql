@@ -44,17 +44,19 @@ SELECT
 FROM unnest(%(ids)s::text[]) WITH ORDINALITY AS w (id, place)
 JOIN [jobs] AS j ON j.id = w.id LEFT JOIN [leases] AS l ON l.id = j.id ORDER BY w.place
 
--- name: others
--- Read records that guards ask about, which cannot change until the end.
-SELECT
-    --@columns
-FROM [jobs] AS j LEFT JOIN [leases] AS l ON l.id = j.id WHERE j.id = ANY(%(ids)s) ORDER BY j.id FOR SHARE OF j
+-- name: lock_others
+-- Let records that guards ask about not change until the end.
+SELECT id FROM [jobs] WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE
 
--- name: others_not_locked
+-- name: lock_free_others
 -- The same, without those that another transaction has locked.
+SELECT id FROM [jobs] WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE SKIP LOCKED
+
+-- name: others
+-- Read these records once they are locked. A statement that waited for a lock would still read their leases from before.
 SELECT
     --@columns
-FROM [jobs] AS j LEFT JOIN [leases] AS l ON l.id = j.id WHERE j.id = ANY(%(ids)s) ORDER BY j.id FOR SHARE OF j SKIP LOCKED
+FROM [jobs] AS j LEFT JOIN [leases] AS l ON l.id = j.id WHERE j.id = ANY(%(ids)s) ORDER BY j.id
 
 -- name: large_get
 -- Read the large values of jobs.
