@@ -58,10 +58,7 @@ docs: $(VENV)/.docs  ## build the documentation into build/site, any warning bei
 soak: scripts/soak.py $(VENV)/.dev
 	@$(PY) scripts/install_services.py --slow
 	$(PY) scripts/soak.py $(ARGS)
-	$(PY) -m tests.chaos.limited_load
-	$(PY) -m tests.chaos.step_kills
-	$(PY) scripts/groups.py $(filter --record docs/reliability.md,$(ARGS))
-	$(PY) scripts/parents.py $(filter --record docs/reliability.md,$(ARGS))
+	for script in limits steps groups parents; do $(PY) scripts/$$script.py $(filter --record docs/reliability.md,$(ARGS)) || exit 1; done
 
 SEEDS ?= 1000
 simulate: $(VENV)/.dev  ## run SEEDS more seeds of the simulation; ARGS="--policy random" and others go to tests.simulation

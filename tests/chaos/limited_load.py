@@ -1,19 +1,17 @@
-"""Many partitions under load: python -m tests.chaos.limited_load [--scale F] [--store memory|sqlite|redis|postgres].
+"""Many partitions under load: whether a large one delays small ones, and a limit for each while workers are killed.
 
-It measures whether a partition with 100,000 jobs delays 99 others with 10 each, and checks a limit of 2 for each of 1,000
-partitions while workers are killed. `--scale 0.1` takes a tenth of the large numbers. `make soak` runs it.
+`scripts/limits.py` measures them. `python -m tests.chaos.limited_load` is such a worker.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,11 +25,11 @@ from tests.chaos.parent_runs import end, wait_until_ready
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 
-STORES = ["memory", "sqlite", "redis", "postgres"]
 SMALL = 990
 """Jobs of the small partitions together."""
 PER_PARTITION, OF_EACH = 2, 5
 KILL_INTERVAL = 2.0
+_PROGRAM = "tests.chaos.limited_load"
 
 
 def add_handlers(jobs: Jobs) -> None:
@@ -107,7 +105,7 @@ def run_under_kills(url: str, partitions: int) -> tuple[list[str], int]:
 
 
 def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", __spec__.name, "--worker"]
+    command = [sys.executable, "-m", _PROGRAM]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 
 
@@ -125,35 +123,14 @@ def store(kind: str) -> Iterator[str]:
             yield "memory://" if kind == "memory" else f"sqlite:///{Path(folder) / 'jobs.db'}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure each store, and exit with 1 if a limit was exceeded."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--store", choices=STORES, action="append")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.worker:
-        jobs = Jobs(os.environ["MILEPOST_URL"])
-        add_handlers(jobs)
-        with jobs.run_workers(concurrency=8):
-            print("ready", flush=True)
-            signal.pause()
-    large, partitions, exceeded = int(100_000 * given.scale), int(1000 * given.scale), list[str]()
-    for kind in given.store or STORES:
-        with store(kind) as url:
-            (alone, _), (beside, _) = run_small(url, 0), run_small(url, large)
-        print(
-            f"{kind}: 99 partitions with 10 jobs each: {alone:.1f} s, beside one with {large:,}: {beside:.1f} s",
-            flush=True,
-        )
-        if kind != "memory":
-            with store(kind) as url:
-                found, kills = run_under_kills(url, partitions)
-            said = "; ".join(found[:5]) or "never exceeded"
-            print(f"{kind}: limit of 2 over {partitions:,} partitions with {kills} kills: {said}", flush=True)
-            exceeded += found
-    return 1 if exceeded else 0
+def main() -> None:
+    """Work until killed."""
+    jobs = Jobs(os.environ["MILEPOST_URL"])
+    add_handlers(jobs)
+    with jobs.run_workers(concurrency=8):
+        print("ready", flush=True)
+        signal.pause()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -1,19 +1,16 @@
-"""Runs of 20 steps under kills: python -m tests.chaos.step_kills [--kills N] [--store sqlite|redis|postgres].
+"""Runs of 20 steps in two workers, one of which is killed with SIGKILL again and again. `scripts/steps.py` measures them.
 
-One of two workers is killed with SIGKILL, again and again, until N runs were interrupted (default 1,000). Each function must be called
-once, and at most once more for each interruption of its job; no step may begin with a value that was replaced later.
-`make soak` runs it.
+Each function must be called once, and at most once more for each interruption of its job; no step may begin with a value that was
+replaced later. `python -m tests.chaos.step_kills` is such a worker.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -23,12 +20,12 @@ from pathlib import Path
 from milepost import Jobs, Run
 from milepost.stores.factory import open_store
 from milepost.stores.sync_bridge import run_sync
-from tests.chaos.parent_runs import end, store, wait_until_ready
+from tests.chaos.parent_runs import end, wait_until_ready
 
-STORES = ["sqlite", "redis", "postgres"]
 STEPS, SLOTS, WAITING = 20, 8, 32
 STEP_SECONDS, KILL_SECONDS = 0.05, 1.0
 PATIENCE = 600.0
+_PROGRAM = "tests.chaos.step_kills"
 
 
 def call(ledger: str, job_id: str, number: int, previous: str) -> str:
@@ -58,7 +55,7 @@ def run_under_kills(url: str, ledger: Path, kills: int) -> tuple[list[str], int,
     }  # fmt: skip
 
     def start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", __spec__.name, "--worker"]
+        command = [sys.executable, "-m", _PROGRAM]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 
     ledger.touch()
@@ -121,33 +118,14 @@ def wrong(jobs: Jobs, ids: Sequence[str], lost: Counter[str], ledger: Path) -> t
     return problems, lost.total(), more
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run them on each store, and exit with 1 if something was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--store", choices=STORES, action="append")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.worker:
-        jobs = Jobs(os.environ["MILEPOST_URL"])
-        add_handlers(jobs)
-        with jobs.run_workers(concurrency=SLOTS):
-            print("ready", flush=True)
-            signal.pause()
-    is_wrong = False
-    for kind in given.store or STORES:
-        began = time.monotonic()
-        with store(kind) as (url, _), tempfile.TemporaryDirectory() as folder:
-            problems, interrupted, more, count = run_under_kills(url, Path(folder) / "calls", given.kills)
-        said = "; ".join(problems[:5]) or "each once, and at most once more for each interruption"
-        print(
-            f"{kind}: {count:,} jobs of {STEPS} steps, {interrupted:,} runs interrupted, {more:,} calls repeated, "
-            f"{time.monotonic() - began:.0f} s: {said}",
-            flush=True,
-        )
-        is_wrong |= bool(problems)
-    return int(is_wrong)
+def main() -> None:
+    """Work until killed."""
+    jobs = Jobs(os.environ["MILEPOST_URL"])
+    add_handlers(jobs)
+    with jobs.run_workers(concurrency=SLOTS):
+        print("ready", flush=True)
+        signal.pause()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
