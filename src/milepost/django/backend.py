@@ -21,6 +21,7 @@ from milepost.django.execution import handler_of
 from milepost.django.results import result_of, update
 from milepost.django.task import MilepostTask, find_task, import_tasks, known_tasks, options_of
 from milepost.manager.validation import submit_fields
+from milepost.run.run import Run
 from milepost.settings import settings
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker.handlers import ConfiguredHandler, Handlers
@@ -86,6 +87,13 @@ class Backend(tasks_api.BaseTaskBackend):
             self._handler(task)
         return list(self.jobs.handlers)
 
+    def served_queues(self) -> list[str] | None:
+        """Return the queues of TASKS and those of the handlers that `jobs.job` registered; None if TASKS allows all queues."""
+        if not self.queues:
+            return None
+        own = [one for one in self.jobs.handlers.values() if one.job_type not in known_tasks]
+        return sorted({*self.queues, *(one.type_options.queue or one.job_type for one in own)})
+
     def _handler(self, task: Any) -> Any:
         known_tasks.setdefault(task.module_path, task)
         handlers = self.jobs.handlers
@@ -136,12 +144,18 @@ class Backend(tasks_api.BaseTaskBackend):
             transaction.on_commit(lambda: self._submit(result), using=connection.alias)
         return result
 
+    def child_fields(self, task: Any, run: Run, args: Any, kwargs: Any) -> dict[str, str]:
+        """Return the fields of a child of a run for a task. Raises InvalidTask, InvalidInputError, and TypeError as enqueue."""
+        self.validate_task(task)
+        args, kwargs = tasks_api.normalize_json([list(args), kwargs])
+        return self._target(task).child_fields(run, args=args, kwargs=kwargs)
+
     def _submit(self, result: Any) -> None:
         """Submit the task of a result, after the ids of the results in its `after`, which are final only now."""
         target = self._target(result.task, result.id)
         self._enqueued(result, self.jobs.submit(target, args=result.args, kwargs=result.kwargs))
 
-    def _target(self, task: Any, job_id: str) -> ConfiguredHandler[Any, Any]:
+    def _target(self, task: Any, job_id: str | None = None) -> ConfiguredHandler[Any, Any]:
         """Return what to submit for a task."""
         target: ConfiguredHandler[Any, Any] = self._handler(task).options(
             job_id=job_id,

@@ -46,6 +46,11 @@ class MilepostTask(tasks_api.Task):
         """Return a task with other options: those of Django's `using` and those of this class; None keeps one."""
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
+    def child_fields(self, run: Run, /, *args: Any, **kwargs: Any) -> dict[str, str]:
+        """Return the fields of a child of a run for this task: ``context.run.submit_child("a", task, 1)`` uses it."""
+        fields: dict[str, str] = self.get_backend().child_fields(self, run, args, kwargs)
+        return fields
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContext(tasks_api.TaskContext):

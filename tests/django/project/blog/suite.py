@@ -176,6 +176,15 @@ class StoreTests:
         """Apply a transition to the job of a result; return whether the store accepted it."""
         return bool(run_sync(self.backend.jobs.store.apply([Write(result.id, plan)])).outcomes[0].accepted)
 
+    def test_children_of_a_task_are_tasks(self) -> None:
+        result = self.task(tasks.add_in_children).enqueue([1, 2])
+        self.finished(result)
+        assert result.return_value == 5
+        first, second = (job for job in self.backend.jobs.find().jobs if job.parent_id == result.id)
+        assert {first.labels["number"], second.labels["number"]} == {"1", "2"}
+        child = self.backend.get_result(first.job_id)
+        assert (child.status, child.task.func, child.task.queue_name) == ("SUCCESSFUL", tasks.add.func, "slow")
+
     def test_failed_task(self) -> None:
         result, unserialisable = self.task(tasks.fail_until).enqueue(2), self.task(tasks.return_object).enqueue()
         with self.assertLogs(tasks_api.TaskError.__module__.rpartition(".")[0], "ERROR") as logs:

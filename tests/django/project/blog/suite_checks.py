@@ -1,5 +1,6 @@
 """System checks, and the errors of the worker command: each with its remedy."""
 
+from io import StringIO
 from typing import Any
 from unittest import mock
 
@@ -9,6 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 from django.test import SimpleTestCase, override_settings
 
+from milepost import Run
 from milepost.django.checks import check_stores
 from milepost.django.tasks_api import task_backends
 
@@ -17,6 +19,11 @@ def messages(**options: Any) -> list[str]:
     """Return what the check of a backend with these options finds: id, text and remedy."""
     with override_settings(TASKS={"default": {"BACKEND": "milepost.django.Backend", "OPTIONS": options}}):
         return [f"{one.id} {one.msg} {one.hint or ''}" for one in task_backends["default"].check()]
+
+
+def own(run: Run) -> str:
+    """Return what a handler of `jobs.job` returns."""
+    return "own"
 
 
 class Checks(SimpleTestCase):
@@ -60,6 +67,20 @@ class Checks(SimpleTestCase):
             self.assertRaisesMessage(ImproperlyConfigured, "'urls' is not an option. Use url, database, namespace"),
         ):
             task_backends["default"].get_result("x")
+
+    def test_worker_command_serves_handlers_of_jobs_job(self) -> None:
+        jobs = task_backends["sqlite"].jobs
+        jobs.job("own")(own)
+        out = StringIO()
+        try:
+            call_command("milepost_worker", backend="sqlite", exit_when_idle="0.01", stdout=out)
+            assert "queues default, own, slow," in out.getvalue()
+            job = jobs.submit("own")
+            call_command("milepost_worker", backend="sqlite", max_jobs=1)
+            assert jobs.wait(job).result == "own"
+        finally:
+            del jobs.handlers._by_type["own"]
+            jobs.close()
 
     def test_worker_command_names_what_is_wrong(self) -> None:
         immediate = {"BACKEND": settings.IMMEDIATE_BACKEND}

@@ -47,6 +47,17 @@ def wait_for_cancel(context: Any) -> None:
         time.sleep(0.01)
 
 
+@task(takes_context=True)
+def add_in_children(context: Any, numbers: list[int]) -> int:
+    """Return the sum of what children return: one for each number, which adds 1 to it."""
+    for number in numbers:
+        context.run.submit_child(
+            str(number), add.using(queue_name="slow", labels={"number": str(number)}), number, right=1
+        )
+    children = context.run.join()
+    return sum(children.result(str(number)) for number in numbers)
+
+
 @task(queue_name="slow", priority=5)
 def slow() -> None:
     """Do nothing, in another queue."""

@@ -29,7 +29,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "-q", "--queue", action="append", dest="queues", metavar="QUEUE",
-            help="Serve only this queue (default: those of TASKS); may be repeated.",
+            help="Serve only this queue (default: those of TASKS and of handlers of jobs.job); may be repeated.",
         )  # fmt: skip
         parser.add_argument("-c", "--concurrency", type=int, help="Maximum number of concurrent tasks (default 10).")
         parser.add_argument("--max-jobs", type=int, metavar="N", help="End after N starts of tasks.")
@@ -58,8 +58,9 @@ class Command(BaseCommand):
             raise CommandError(f"--backend: {backend!r} is {type(found).__name__}, not milepost.django.Backend")
         try:
             types = found.register_all()
+            queues = queues or found.served_queues()
             worker = found.jobs.worker(
-                queues=queues or sorted(found.queues) or None,
+                queues=queues,
                 concurrency=concurrency,
                 max_jobs=max_jobs,
                 exit_when_idle=exit_when_idle,
@@ -68,9 +69,9 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if not types:
             raise CommandError("no tasks: decorate a function in the module tasks of an installed app with @task")
-        shown = ", ".join(queues or sorted(found.queues) or ["those of the tasks"])
+        shown = ", ".join(queues or ["those of the tasks"])
         self.stdout.write(
-            f"milepost worker: {len(types)} tasks, queues {shown}, from {redact_url(found.jobs.store.url.partition('#')[0])}"
+            f"milepost worker: {len(worker.handlers)} tasks, queues {shown}, from {redact_url(found.jobs.store.url.partition('#')[0])}"
         )
         return worker
 
