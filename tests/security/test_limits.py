@@ -14,7 +14,7 @@ from milepost.client import Client
 from milepost.core.errors import InvalidInputError
 from milepost.stores.factory import open_store, redact_url
 from milepost.stores.sync_bridge import run_sync
-from milepost.web.webhooks.delivery import is_public
+from milepost.web.webhooks.addresses import is_public
 from milepost.worker.registry import JobType, publish
 from tests.security.live_server import LiveServer, cli
 from tests.waiting import PATIENCE

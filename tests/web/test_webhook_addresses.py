@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milepost.core.errors import InvalidInputError
-from milepost.web.webhooks.delivery import is_public, public_address
+from milepost.web.webhooks.addresses import is_public, public_address
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1",

@@ -19,7 +19,8 @@ from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Store, Write
 from milepost.web.webhooks import delivery, registry
-from milepost.web.webhooks.delivery import CURSOR, WebhookSender, is_public
+from milepost.web.webhooks.addresses import is_public
+from milepost.web.webhooks.delivery import CURSOR, WebhookSender
 from tests.waiting import PATIENCE
 from tests.web.conftest import client_of
 

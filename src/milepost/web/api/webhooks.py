@@ -16,7 +16,8 @@ from milepost.web.http.problems import Problem
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN
 from milepost.web.webhooks import registry
-from milepost.web.webhooks.delivery import WebhookSender, begin, public_address
+from milepost.web.webhooks.addresses import public_address
+from milepost.web.webhooks.delivery import WebhookSender, begin
 from milepost.web.webhooks.messages import message_for
 from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
 

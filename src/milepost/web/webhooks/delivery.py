@@ -9,11 +9,9 @@ task of its own, which sends its messages in order, so that a slow receiver dela
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import logging
 import secrets
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -30,48 +28,9 @@ from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Select, Store
 from milepost.stores.query import Query, find
 from milepost.web.webhooks import registry
+from milepost.web.webhooks.addresses import public_address
 from milepost.web.webhooks.messages import event_message, job_at_end, message_for
 from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
-
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-NON_PUBLIC_NETWORKS = tuple(
-    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48", "3fff::/20", "5f00::/16"))
-)
-"""Special-purpose networks that some Python releases report as global."""
-
-
-async def public_address(url: str) -> str:
-    """Return the address of a URL's host. Raises InvalidInputError if it has none, or one that is not public."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise InvalidInputError("url", f"host {host!r:.80} does not resolve to an address") from None
-    addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
-    for address in addresses:
-        if not is_public(address):
-            raise InvalidInputError("url", f"host {host!r:.80} resolves to {address}, which is not a public address")
-    return addresses[0]
-
-
-def is_public(text: str) -> bool:
-    """Return whether an address is on the public internet. An IPv6 address that embeds an IPv4 address is judged by the
-    latter.
-    """
-    address = ipaddress.ip_address(text)
-    if isinstance(address, ipaddress.IPv6Address):
-        carried = address.ipv4_mapped or address.sixtofour
-        if address in NAT64:
-            carried = ipaddress.IPv4Address(address.packed[-4:])
-        if carried is not None:
-            address = carried
-        elif address.is_site_local:
-            return False
-    if any(address in network for network in NON_PUBLIC_NETWORKS):
-        return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
-
 
 log = logging.getLogger("milepost.webhooks")
 log.addHandler(logging.NullHandler())
