@@ -155,18 +155,6 @@ async def test_number_of_receivers_at_once_is_limited(memory: AsyncJobManager, m
     assert receivers.most_under_way == 2
 
 
-async def test_message_under_way_at_shutdown_is_sent_again(manager: AsyncJobManager) -> None:
-    await create(manager.store, SLOW, "msg_1")
-    first, second = Receivers(), Receivers()
-    async with asyncio.timeout(PATIENCE):
-        async with sender_to(manager, first):
-            await first.until(lambda: first.got == ["msg_1"])
-        await manager.store.kv_delete(delivery.LEADER)  # as if its lease had expired
-        async with sender_to(manager, second):
-            await second.until(lambda: second.got == ["msg_1"])
-    assert first.under_way == second.under_way == 0
-
-
 async def test_sender_that_lost_the_lead_sends_no_further_message(
     memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,8 @@ log.addHandler(logging.NullHandler())
 
 CURSOR, LEADER = "webhooks/cursor", "webhooks/leader"
 LEADER_LEASE_SECONDS = 30.0
+GIVE_UP_TIMEOUT = 2.0
+"""How long the end of a server waits for the store to give up the lead, in seconds."""
 POLL_INTERVAL = 2.0
 IDLE_INTERVAL = 30.0
 """Seconds between looks for a first webhook. The server that creates one looks at once (`wake`), and sends."""
@@ -71,7 +73,7 @@ class WebhookSender:
         self._resolve = resolve
         self._client = client
         self._task: asyncio.Task[None] | None = None
-        self._leader_until = 0.0
+        self._leader_until, self._may_lead = 0.0, False
         self._seen = SeenEvents()
         self._reset()
         self._failing: set[str] = set()
@@ -94,6 +96,8 @@ class WebhookSender:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._may_lead:
+            await self._give_up_lead()
         if self._client is not None:
             await self._client.aclose()
             self._client = None
@@ -136,10 +140,27 @@ class WebhookSender:
         if item is not None and item.value != self._me:
             return False
         version = item.version if item is not None else 0
+        self._may_lead = True  # also if the reply of the store does not come
         if await store.kv_put(LEADER, self._me, version=version, ttl=LEADER_LEASE_SECONDS) is None:
             return False
         self._leader_until = time.monotonic() + LEADER_LEASE_SECONDS
         return True
+
+    async def _give_up_lead(self) -> None:
+        """Let another server lead now, not only when the lease of this one ends. Nothing is being sent any more."""
+        self._leader_until, self._may_lead = 0.0, False
+        store = self._store()
+        try:
+            async with asyncio.timeout(GIVE_UP_TIMEOUT):
+                item = await store.kv_get(LEADER)
+                if item is not None and item.value == self._me:
+                    # A delete has no version, and another server may have the lead by now.
+                    await store.kv_put(LEADER, self._me, version=item.version, ttl=0)
+        except (StoreError, TimeoutError) as error:
+            why = f"no response within {GIVE_UP_TIMEOUT:g} s" if isinstance(error, TimeoutError) else error
+            log.warning(
+                "webhooks: the lead of this server was not given up and ends within %g s: %s", LEADER_LEASE_SECONDS, why
+            )
 
     @property
     def _is_leader(self) -> bool:
