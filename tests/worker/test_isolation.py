@@ -277,6 +277,14 @@ def test_waiting_log_lines_are_bounded() -> None:
     assert run._take_lines() is None
 
 
+def test_usage_that_was_written_with_a_step_is_reported() -> None:
+    """Regression: until the next report of the child, the heartbeat could write the usage from before the step again."""
+    run = RemoteRun(Job.stored("one", {"type": "test", "attempt": "1"}), "1:token")
+    run.apply_message({"is": "report", "report": {"progress": "0.5", "usage": '{"usd":1}'}})
+    run.apply_message({"is": "step", "steps": "{}", "usage": '{"usd":2}'})
+    assert run._report() == {"progress": "0.5", "usage": '{"usd":2}'}
+
+
 def test_children_die_with_killed_worker(workers: Workers) -> None:
     worker = workers.start()
     jobs = workers.jobs()

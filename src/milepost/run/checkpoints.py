@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import (
@@ -121,7 +122,13 @@ class StoreCheckpointWriter(CheckpointWriter):
 
     async def _write(self, store: Store, run: Run, text: str) -> None:
         await write_checkpoint(
-            store, run, text, run._report(), until_stopped=self._until_stopped, reacquire=self._reacquire
+            store,
+            self._heartbeat,
+            run,
+            text,
+            run._report(),
+            until_stopped=self._until_stopped,
+            reacquire=self._reacquire,
         )
 
     def checkpoint_within(self, run: Run, text: str, using: object) -> None:
@@ -143,6 +150,7 @@ class StoreCheckpointWriter(CheckpointWriter):
         run_sync(
             write_step(
                 self._heartbeat.store,
+                self._heartbeat,
                 run,
                 steps,
                 key,
@@ -181,6 +189,7 @@ class StoreCheckpointWriter(CheckpointWriter):
 
 async def write_checkpoint(
     store: Store,
+    heartbeat: Heartbeat,
     run: Run,
     text: str,
     report: Mapping[str, str],
@@ -193,14 +202,16 @@ async def write_checkpoint(
     With `until_stopped` an outage is retried until the run is stopped, so that it does not fail the run. `reacquire` as
     in `Heartbeat.add`. Raises the RunStop of a run that may not write, else StoreError.
     """
-    await _write(
-        store, run, "checkpoint", lambda operation_id: plan_checkpoint(operation_id, run.token, text, report), (),
-        until_stopped, reacquire,
-    )  # fmt: skip
+    with _in_order(heartbeat, run, report) as before:
+        await _write(
+            store, run, "checkpoint", lambda operation_id: plan_checkpoint(operation_id, run.token, text, report), (),
+            until_stopped, reacquire, before,
+        )  # fmt: skip
 
 
 async def write_step(
     store: Store,
+    heartbeat: Heartbeat,
     run: Run,
     steps: str,
     key: str,
@@ -214,18 +225,39 @@ async def write_step(
 
     The other parameters, and what is raised, are as in `write_checkpoint`.
     """
-    await _write(
-        store, run, "step", lambda operation_id: plan_keep_step(operation_id, run.token, steps, key, usage), parts,
-        until_stopped, reacquire,
-    )  # fmt: skip
+    with _in_order(heartbeat, run, ("usage",)) as before:
+        await _write(
+            store, run, "step", lambda operation_id: plan_keep_step(operation_id, run.token, steps, key, usage), parts,
+            until_stopped, reacquire, before,
+        )  # fmt: skip
     run._kept_steps = steps
+
+
+@contextlib.contextmanager
+def _in_order(heartbeat: Heartbeat, run: Run, names: Iterable[str]) -> Iterator[list[Write]]:
+    """Order a write that has these fields of the report among the reports; yield the writes to repeat before it.
+
+    A report without a reply could otherwise arrive after it, and replace newer values. Repeated, it is applied at once, and
+    has no effect later.
+    """
+    try:
+        yield heartbeat.unanswered(run)
+    finally:
+        heartbeat.forget(run, names)
 
 
 async def write_question(store: Store, run: Run, values: Mapping[str, Any], *, until_stopped: bool) -> bool:
     """Write a question. The parameters, the result and what is raised are as in `CheckpointWriter.write_question`."""
     plan = plan_ask if "expires" in values else plan_settle_question
     return await _write(
-        store, run, "question", lambda operation_id: plan(operation_id, run.token, **values), (), until_stopped, None
+        store,
+        run,
+        "question",
+        lambda operation_id: plan(operation_id, run.token, **values),
+        (),
+        until_stopped,
+        None,
+        (),
     )
 
 
@@ -247,9 +279,9 @@ async def read_questions(store: Store, run: Run, *, until_stopped: bool) -> dict
 
 async def _write(
     store: Store, run: Run, what: str, plan: Callable[[str], Change], parts: Parts, until_stopped: bool,
-    reacquire: ReacquireLease | None,
+    reacquire: ReacquireLease | None, before: Sequence[Write],
 ) -> bool:  # fmt: skip
-    """Write a change of a run. Return False if it was refused though the run has its lease. Raises its RunStop."""
+    """Write a change of a run after the writes `before`. Return False if it was refused though the run has its lease. Raises its RunStop."""
     await transaction.refuse_open_transaction(store, run, what)
     token = run.token
     write = Write(run.job_id, plan(new_operation_id()), answer=False)
@@ -260,7 +292,7 @@ async def _write(
             while unwritten:
                 await store.kv_put(*unwritten[-1])
                 unwritten.pop()
-            outcome = (await store.apply([write])).outcomes[0]
+            outcome = (await store.apply([*before, write])).outcomes[-1]
             if outcome.accepted or reacquire is None or not await _has_reacquired(store, run, token, reacquire):
                 break
             token = run.token

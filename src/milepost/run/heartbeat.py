@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from milepost.core.defaults import HEARTBEAT, JOB_TTL
@@ -31,7 +31,7 @@ from milepost.run.tree_budget import stop_runs_over_budget
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids
-from milepost.stores.protocol import Store
+from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
@@ -198,6 +198,17 @@ class Heartbeat:
             return self._state.remove(reported, self._clock.time())
         finally:
             reported.lock.release()
+
+    def unanswered(self, run: Run) -> list[Write]:
+        """Return what was sent for a run without a reply so far."""
+        reported = self._state.runs.get(run.token)
+        return [write for write, _ in reported.unanswered] if reported is not None else []
+
+    def forget(self, run: Run, names: Iterable[str]) -> None:
+        """Send these fields of a run again, see `ReportedRun.forget`."""
+        reported = self._state.runs.get(run.token)
+        if reported is not None:
+            reported.forget(names)
 
     def change_token(self, run: Run, token: str, sent_at: float) -> None:
         """Report a run under another lease. All fields are sent again, since the record may be a new one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -74,6 +74,13 @@ class ReportedRun:
         if self.forecast is not None:
             fields = {**fields, **self.updated_forecast(self.forecast, fields, time)}
         return {name: text for name, text in fields.items() if self.sent.get(name) != text}, self.run._take_lines()
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Send these fields again: another write had them, and the store may have applied it after a newer report."""
+        for name in names:
+            for _, fields in self.unanswered:
+                fields.pop(name, None)  # first, since a reply to these counts them as sent
+            self.sent.pop(name, None)
 
     def updated_forecast(self, forecast: Forecast, fields: Mapping[str, str], time: float) -> Mapping[str, str]:
         """Return the forecast of the run. After an error in it, return nothing: it must not block the report."""

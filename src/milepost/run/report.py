@@ -122,12 +122,14 @@ def _item_counts(run: Run) -> str | None:
 
 def _cursors(run: Run) -> str | None:
     loops = run._loops
-    if not loops.each and not loops.maps and loops.checkpoint_in_loop is not False:
+    is_outside = loops.checkpoint_in_loop is False
+    if not loops.each and not loops.maps and not is_outside:
         return None
     cursors = cursors_of(run, lambda what, error: log_unreportable(run, what, error))
     if loops.checkpoint_was_in_loop if loops.checkpoint_in_loop is None else loops.checkpoint_in_loop:
         cursors[CHECKPOINT] = {"in_loop": True}
-    if not cursors and not loops.checkpoint_was_in_loop and "cursors" not in run._last_report:
+    is_mark_kept = loops.checkpoint_was_in_loop or "cursors" in run._last_report
+    if not cursors and not (is_outside and is_mark_kept):
         return None
     return to_json({**loops.not_taken_up(with_state=False), **cursors}, "cursors", CURSORS_BYTES)
 

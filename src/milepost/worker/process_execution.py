@@ -91,6 +91,8 @@ class RemoteRun(Run):
         """Take in what the child reports about its run."""
         self._parts += [(key, text) for key, text in message.get("parts") or ()]
         self._reported = message.get("report", self._reported)
+        if message.get("usage") is not None:
+            self._reported = {**self._reported, "usage": message["usage"]}
         if message.get("output"):
             self._add_output(*message["output"])
         if message.get("lines"):
@@ -194,10 +196,13 @@ class ProcessExecution(Execution):
         try:
             match message["is"]:
                 case "checkpoint":
-                    await write_checkpoint(store, self.run, message["text"], message["report"], until_stopped=True)
+                    text, report = message["text"], message["report"]
+                    await write_checkpoint(store, self.heartbeat, self.run, text, report, until_stopped=True)
                 case "step":
                     steps, key, parts = message["steps"], message["key"], message["step_parts"]
-                    await write_step(store, self.run, steps, key, parts, usage=message["usage"], until_stopped=True)
+                    await write_step(
+                        store, self.heartbeat, self.run, steps, key, parts, usage=message["usage"], until_stopped=True
+                    )
                 case "question":
                     return {
                         "text": "1"
