@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from milepost import AsyncJobManager
+from milepost.stores.protocol import Store
 from milepost.web.webhooks import registry
 from milepost.web.webhooks.registry import Delivery
 from tests.web.conftest import client_of
@@ -61,3 +62,46 @@ async def test_message_behind_a_thousand_that_wait_is_sent(memory: AsyncJobManag
         await registry.save_delivery(memory.store, Delivery(hook.id, f"msg_{number:04}", "{}", due, attempts=1))
     assert await sender_to(memory, answer).send_due(hook) == 1
     assert sent == ["msg_1000"]
+
+
+async def test_deleted_webhook_leaves_no_message_that_fails_meanwhile(manager: AsyncJobManager) -> None:
+    """Regression: it was stored again for its retry, and stayed for seven days."""
+    hook = await registry.create(manager.store, URL)
+    await registry.save_delivery(manager.store, Delivery(hook.id, "msg_1", "{}", await manager.store.now()))
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        assert await registry.delete(manager.store, hook.id)
+        return httpx.Response(500)
+
+    assert await sender_to(manager, answer).send_due(hook) == 0
+    assert await registry.deliveries(manager.store) == []
+
+
+async def test_deleted_webhook_gets_no_message_for_a_later_end(manager: AsyncJobManager) -> None:
+    """Regression: the sender had read the list of webhooks before, and stored a message that was never sent."""
+    hook = await registry.create(manager.store, URL, registry.KINDS)
+    kept = await registry.create(manager.store, URL, registry.KINDS)
+    sender = sender_to(manager, lambda request: httpx.Response(200))
+    await sender.read_feed([hook, kept])
+    await manager.cancel_job((await manager.create_job()).job_id)
+    assert await registry.delete(manager.store, hook.id)
+    await sender.read_feed([hook, kept])
+    assert [one.hook_id for one in await registry.deliveries(manager.store)] == [kept.id]
+
+
+async def test_webhook_deleted_during_a_replay_leaves_no_message(
+    manager: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = await registry.create(manager.store, URL)
+    for _ in range(2):
+        await manager.cancel_job((await manager.create_job()).job_id)
+    save = registry.save_delivery
+
+    async def save_after_delete(store: Store, delivery: Delivery) -> None:
+        await registry.delete(store, hook.id)
+        await save(store, delivery)
+
+    monkeypatch.setattr(registry, "save_delivery", save_after_delete)
+    async with client_of(manager) as client:
+        assert (await client.post(f"/api/webhooks/{hook.id}/replay", json={})).status_code == 200
+    assert await registry.deliveries(manager.store) == []

@@ -146,13 +146,19 @@ async def pending(store: Store, hook_id: str) -> dict[str, Any]:
 
 
 async def save_delivery(store: Store, delivery: Delivery, *, only_if_absent: bool = False) -> None:
-    """Store a delivery. With `only_if_absent` an existing one is kept, so that each end is sent once."""
+    """Store a delivery, unless its webhook does not exist.
+
+    With `only_if_absent` an existing one is kept, so that each end is sent once.
+    """
     await store.kv_put(
         delivery.key,
         json.dumps(asdict(delivery)),
         version=0 if only_if_absent else None,
         ttl=DELIVERY_RETENTION_SECONDS,
     )
+    # After the write: a webhook that is deleted later deletes this delivery.
+    if await get(store, delivery.hook_id) is None:
+        await store.kv_delete(delivery.key)
 
 
 def _webhook(data: Mapping[str, Any]) -> WebhookEndpoint:
