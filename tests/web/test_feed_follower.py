@@ -24,7 +24,7 @@ from milepost.web.webhooks import registry
 from milepost.web.webhooks.delivery import CURSOR
 from tests.redis_server import RedisServer
 from tests.waiting import PATIENCE
-from tests.web.conftest import store_address
+from tests.web.conftest import ON_POSTGRES, STORES, store_address
 
 pytestmark = pytest.mark.timing
 
@@ -106,7 +106,7 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=[*STORES, ON_POSTGRES])
 def manager(request: pytest.FixtureRequest) -> AsyncJobManager:
     """Return a manager on each kind of store."""
     url, options = store_address(request.param, request)

@@ -8,20 +8,15 @@ import httpx
 import pytest
 
 from milepost.web.live.list_subscriptions import BATCH_SECONDS
+from tests.web.conftest import ON_POSTGRES, STORES, store_address
 from tests.web.server import Message, Server, messages
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-def server(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Server]:
+@pytest.fixture(params=[*STORES, ON_POSTGRES])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Run a server on each kind of store."""
-    environment = {}
-    url = "memory://"
-    if request.param == "sqlite":
-        url = sqlite_url
-    elif request.param == "redis":
-        url = request.getfixturevalue("redis_url")
-        environment["MILEPOST_NAMESPACE"] = request.getfixturevalue("redis_namespace")
-    with Server(url, **environment) as server:
+    url, options = store_address(request.param, request)
+    with Server(url, MILEPOST_NAMESPACE=options.namespace) as server:
         yield server
 
 

@@ -19,11 +19,11 @@ from milepost.web.live.hub import Hub
 from milepost.web.live.job_stream import open_stream
 from milepost.web.security.principals import Principal
 from tests.waiting import PATIENCE
-from tests.web.conftest import store_address
+from tests.web.conftest import ON_POSTGRES, STORES, store_address
 from tests.web.server import Message, Server, messages
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=[*STORES, ON_POSTGRES])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Run a server on each kind of store."""
     url, options = store_address(request.param, request)
