@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -98,6 +99,27 @@ def test_sleep_frees_the_worker_and_continues_the_attempt(jobs: Jobs, handler: A
     assert job.completed_at is not None
     assert job.started_at is not None
     assert (job.completed_at - job.started_at).total_seconds() >= 0.3
+
+
+def test_job_that_waits_for_a_time_says_so_without_a_server(jobs: Jobs) -> None:
+    """A manager said that each of these waits for a worker."""
+
+    @jobs.job("sleeps")
+    def sleeps(run: Run) -> None:
+        run.sleep("night", 3600)
+
+    @jobs.job("fails", max_attempts=2, backoff=lambda attempt: 3600)
+    def fails(run: Run) -> None:
+        raise OSError("no answer")
+
+    with jobs.run_workers():
+        asleep, failed = jobs.submit(sleeps).job_id, jobs.submit(fails).job_id
+        until(lambda: get(jobs, asleep).record.get("wake_at") and get(jobs, failed).not_before)
+    later = jobs.submit(sleeps.options(not_before=datetime.now(UTC) + timedelta(hours=1))).job_id
+    assert get(jobs, asleep).activity.startswith("Suspended until ")
+    assert get(jobs, failed).activity.startswith("Next attempt ")
+    assert get(jobs, later).activity.startswith("Starts ")
+    assert get(jobs, jobs.submit(sleeps).job_id).activity == "Waiting for a worker"
 
 
 @pytest.mark.parametrize("is_async", [False, True])

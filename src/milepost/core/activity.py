@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from milepost.core.placement import later_start
+
 if TYPE_CHECKING:
     from milepost.core.job import Job
     from milepost.core.values import MemberCounts, Receipt, Stage, WaitingFor
@@ -186,7 +188,8 @@ def own_message(job: Job) -> str:
 def _pending(job: Job) -> str:
     if job.run_by == "manual":
         return job.message if job.message != CREATED_MESSAGE else "Not started"
-    waits = job.waiting_for
+    # Without a server only the record is known, as of its last change.
+    waits = job.waiting_for or later_start(job.record, int(job.record.get("updated") or 0))
     if waits is not None and waits.params.get("group") == f"children:{job.job_id}":
         counts = waits.members
         return "Waiting for its children" + ("" if counts is None else f": {members_text(counts)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from milepost.core.serialization import US
+from milepost.core.serialization import US, from_micros
+from milepost.core.values import WaitingFor
 
 Record = Mapping[str, str]
 
@@ -59,6 +60,20 @@ def starts_at(record: Record) -> int | None:
     if "wait_groups" in record:
         return 0
     return int(record.get("not_before", 0) if wake_at is None else wake_at)
+
+
+def earliest_start(record: Record) -> int:
+    """Return when a job may start, or its task queue delivers its message, in microseconds; 0 for now."""
+    return max(starts_at(record) or 0, int(record.get("message_at") or 0))
+
+
+def later_start(record: Record, now: int) -> WaitingFor | None:
+    """Return why a pending job starts later than `now`, in microseconds; None if it may start, or does not wait for a time."""
+    start, wake_at = earliest_start(record), int(record.get("wake_at") or 0)
+    if max(start, wake_at) <= now:
+        return None
+    code = "wakes_at" if wake_at > now else "retries_at" if int(record.get("attempt") or 0) else "starts_at"
+    return WaitingFor(code, {"at": from_micros(max(start, wake_at)).isoformat()})
 
 
 def is_waiting(job: HasRecord, now: int) -> bool:

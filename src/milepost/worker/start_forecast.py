@@ -16,8 +16,9 @@ from math import inf
 
 from milepost.core.job import Eta, Job, JobStatus
 from milepost.core.limits import Limit, queue_name
-from milepost.core.placement import starts_at
+from milepost.core.placement import earliest_start, later_start
 from milepost.core.serialization import US, from_micros, to_json
+from milepost.core.values import WaitingFor
 from milepost.run.forecast.history import read_profiles
 from milepost.stores.protocol import Position, Select, Store
 from milepost.stores.query import position
@@ -72,48 +73,41 @@ class Forecast:
         eta = self.starts.get(job.job_id)
         if eta is not None and _type(job) in self.served:
             fields["expected_start"] = to_json({"earliest": eta.earliest, "latest": eta.latest}, "expected_start")
-        code, params = self._reason(job)
-        if code:
-            fields["waiting_for"] = to_json({"code": code, "params": params}, "waiting_for")
+        reason = self._reason(job)
+        if reason is not None:
+            fields["waiting_for"] = to_json({"code": reason.code, "params": reason.params}, "waiting_for")
         return Job.stored(job.job_id, {**job.record, **fields}) if fields else job
 
-    def _reason(self, job: Job) -> tuple[str, dict[str, object]]:
-        name, queue = job.job_type, _type(job)
+    def _reason(self, job: Job) -> WaitingFor | None:
+        name, queue, later = job.job_type, _type(job), later_start(job.record, self.now)
         if job.run_by == "external":
-            return self._later(job)
-        if name in self.paused:
-            return "paused", {"job_type": name}
-        if queue not in self.served:
-            return "no_worker" if queue == name else "queue_not_served", {"job_type": name, "queue": job.queue}
-        wake_at = int(job.record.get("wake_at") or 0)
-        if wake_at > self.now:
-            return "wakes_at", {"at": from_micros(wake_at).isoformat()}
-        if (later := self._later(job))[0]:
             return later
-        key, _, partition = job.record.get("slot", name).partition(US)
+        if name in self.paused:
+            return WaitingFor("paused", {"job_type": name})
+        if queue not in self.served:
+            code = "no_worker" if queue == name else "queue_not_served"
+            return WaitingFor(code, {"job_type": name, "queue": job.queue})
+        return later or self._limit_reached(job) or self._behind(job)
+
+    def _limit_reached(self, job: Job) -> WaitingFor | None:
+        key, _, partition = job.record.get("slot", job.job_type).partition(US)
         limit = self.limits.get(key, Limit())
         if limit.gate > self.now:
-            return "gate_closed", {"limit_key": key, "at": from_micros(limit.gate).isoformat()}
+            return WaitingFor("gate_closed", {"limit_key": key, "at": from_micros(limit.gate).isoformat()})
         if limit.rate is not None and limit.opens_at(self.now) > self.now:
-            return "rate_reached", {"limit_key": key, "rate": str(limit.rate)}
+            return WaitingFor("rate_reached", {"limit_key": key, "rate": str(limit.rate)})
         if limit.running is not None and self.held.get(key, 0) >= limit.running:
-            return "limit_reached", {"job_type": key, "limit": limit.running}
-        if (
-            partition
-            and limit.per_partition is not None
-            and self.held.get(f"{key}{US}{partition}", 0) >= limit.per_partition
-        ):
-            return "partition_limit_reached", {"limit_key": key, "partition": partition, "limit": limit.per_partition}
+            return WaitingFor("limit_reached", {"job_type": key, "limit": limit.running})
+        most = limit.per_partition
+        if partition and most is not None and self.held.get(f"{key}{US}{partition}", 0) >= most:
+            return WaitingFor("partition_limit_reached", {"limit_key": key, "partition": partition, "limit": most})
+        return None
+
+    def _behind(self, job: Job) -> WaitingFor | None:
         count = self.ahead.get(job.job_id, 0)
         if count > EXACT_AHEAD:
-            return "many_jobs_ahead", {"count": count // EXACT_AHEAD * EXACT_AHEAD}
-        return ("jobs_ahead", {"count": count}) if count else ("", {})
-
-    def _later(self, job: Job) -> tuple[str, dict[str, object]]:
-        """Return when a job starts, if that is later than now."""
-        if (start := _earliest(job)) <= self.now:
-            return "", {}
-        return "retries_at" if job.attempt else "starts_at", {"at": from_micros(start).isoformat()}
+            return WaitingFor("many_jobs_ahead", {"count": count // EXACT_AHEAD * EXACT_AHEAD})
+        return WaitingFor("jobs_ahead", {"count": count}) if count else None
 
 
 async def forecast(store: Store, jobs: Iterable[Job] | None = None) -> Forecast | None:
@@ -152,7 +146,7 @@ def waits(job: Job) -> bool:
     """Return whether a job waits for a worker of ours or for a time, and for nothing that its store knows already."""
     ours = job.run_by == "worker" or job.queue == job.job_type
     return (
-        (ours or (job.run_by == "external" and _earliest(job) > 0))
+        (ours or (job.run_by == "external" and earliest_start(job.record) > 0))
         and job.status is JobStatus.PENDING
         and job.waiting_for is None
     )
@@ -248,12 +242,7 @@ def _simulate_once(queue: Queue, due: Sequence[Job], chance: random.Random) -> I
 
 def _begins(queue: Queue, job: Job) -> float:
     """Return the seconds until a job may start at all."""
-    return max(0.0, (_earliest(job) - queue.now) / 1_000_000)
-
-
-def _earliest(job: Job) -> int:
-    """Return when a job may start, or its task queue delivers its message, in microseconds; 0 for now."""
-    return max(starts_at(job.record) or 0, int(job.record.get("message_at") or 0))
+    return max(0.0, (earliest_start(job.record) - queue.now) / 1_000_000)
 
 
 def _rest(queue: Queue, job: Job, chance: random.Random) -> float:
