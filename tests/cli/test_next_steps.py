@@ -1,4 +1,4 @@
-"""The next steps that `milepost show` offers for jobs with a budget, on every kind of store."""
+"""The next steps that `milepost show` offers where a retry would fail or be refused, on every kind of store."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def jobs(where: StoreFixture) -> Iterator[Jobs]:
                 run.check()
 
         @jobs.job("parent")
-        def parent(run: Run) -> None:
-            run.submit_child("child", spend, usd=3, then="wait")
-            run.join()
+        def parent(run: Run, usd: float = 3, then: str = "wait", joins: bool = True) -> None:
+            run.submit_child("child", spend, usd=usd, then=then)
+            if joins:
+                run.join()
 
         with jobs.run_workers():
             until(jobs.workers)
@@ -49,6 +50,13 @@ def ended(jobs: Jobs, usd: float, then: str = "return") -> Job:
     """Return a job that has ended, with a budget of 2."""
     handler: Any = jobs.handlers["spend"]
     return jobs.wait(jobs.submit(handler.options(budget={"usd": 2}), usd=usd, then=then), timeout=PATIENCE)
+
+
+def only_child(where: StoreFixture, jobs: Jobs, parent: Job) -> Job:
+    """Return the child of a job that ends, once it has ended as well."""
+    jobs.wait(parent, timeout=PATIENCE)
+    [row] = where.rows("ls", f"parent:{parent.job_id}")
+    return jobs.wait(row["job_id"], timeout=PATIENCE)
 
 
 def test_retry_is_not_offered_once_the_budget_is_spent(where: StoreFixture, jobs: Jobs) -> None:
@@ -85,10 +93,30 @@ def test_retry_is_offered_if_it_asks_for_a_larger_budget(where: StoreFixture, jo
 def test_retry_of_a_child_is_not_offered_once_a_budget_above_is_spent(where: StoreFixture, jobs: Jobs) -> None:
     handler: Any = jobs.handlers["parent"]
     parent = jobs.submit(handler.options(budget={"usd": 2}, children="keep"))
+    child = only_child(where, jobs, parent)
     assert jobs.wait(parent, timeout=PATIENCE).status == "failed"
-    [row] = where.rows("ls", f"parent:{parent.job_id}")
-    child = jobs.wait(row["job_id"], timeout=PATIENCE)
     assert next_steps(where, child) == ["milepost logs", "milepost rm"]
     where.call("retry", child.job_id)
     error = f"budget of job {parent.job_id}: 3 of 2 usd spent with its descendants"
     assert (jobs.wait(child, timeout=PATIENCE).error or "").startswith(error)
+
+
+def test_parent_that_failed_is_shown_instead_of_a_retry_of_its_child(where: StoreFixture, jobs: Jobs) -> None:
+    """Regression: a retry was offered, which is refused."""
+    parent = jobs.submit("parent", {"usd": 1, "then": "fail"})
+    child = only_child(where, jobs, parent)
+    assert next_steps(where, child) == [f"milepost show {parent.job_id}", "milepost logs", "milepost rm"]
+    assert "retry its parent" in where.run("retry", child.job_id).stderr
+
+
+def test_retry_of_a_child_is_offered_if_its_parent_has_completed(where: StoreFixture, jobs: Jobs) -> None:
+    child = only_child(where, jobs, jobs.submit("parent", {"usd": 1, "then": "fail", "joins": False}))
+    assert next_steps(where, child) == ["milepost retry", "milepost logs", "milepost rm"]
+
+
+def test_retry_of_a_kept_child_is_offered_after_its_parent_has_failed(where: StoreFixture, jobs: Jobs) -> None:
+    parent = jobs.submit("parent", {"usd": 1, "then": "fail"}, children="keep")
+    child = only_child(where, jobs, parent)
+    # The record over HTTP does not say whether a child is kept.
+    first = f"milepost show {parent.job_id}" if where.is_server else "milepost retry"
+    assert next_steps(where, child) == [first, "milepost logs", "milepost rm"]

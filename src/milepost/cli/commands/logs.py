@@ -18,7 +18,7 @@ from milepost.cli.rendering.runs import has_earlier_runs
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean
 from milepost.core.errors import BudgetExceededError
 from milepost.core.events import Event, StreamPosition
-from milepost.core.job import Job
+from milepost.core.job import Job, JobStatus
 
 LEVELS = {"warning": STYLES["stalled"], "error": STYLES["failed"], "critical": STYLES["failed"], "debug": MUTED}
 BATCH = 1000
@@ -106,9 +106,23 @@ def show(words: tuple[str, ...]) -> int:
             utc=context.utc,
             short=shortest_id(context, job),
             events=events,
-            is_budget_spent=may_be_retried(job) and _is_budget_spent(context, job),
+            instead_of_retry=_instead_of_retry(context, job) if may_be_retried(job) else None,
         )
     return exit_codes.OK
+
+
+def _instead_of_retry(context: CommandContext, job: Job) -> list[str] | None:
+    """Return the next steps for a job whose retry would be refused or fail at its start, else None."""
+    if _is_budget_spent(context, job):
+        # A run makes a child, and no command does.
+        return [] if job.child_key is not None else [f"milepost submit {job.job_type} ARG... --budget NAME=AMOUNT"]
+    # A server does not say whether a child is detached: then its parent is shown as well.
+    if job.child_key is None or job.parent_id is None or "detached" in job.record:
+        return None
+    parent = context.manager.get_job(job.parent_id)
+    if parent is None or parent.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+        return None
+    return [f"milepost show {parent.job_id}"]
 
 
 def _is_budget_spent(context: CommandContext, job: Job) -> bool:

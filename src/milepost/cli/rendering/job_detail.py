@@ -36,11 +36,18 @@ BAR = 40
 
 
 def print_job(
-    console: Console, job: Job, *, utc: bool, short: str, events: Sequence[Event] = (), is_budget_spent: bool = False
+    console: Console,
+    job: Job,
+    *,
+    utc: bool,
+    short: str,
+    events: Sequence[Event] = (),
+    instead_of_retry: Sequence[str] | None = None,
 ) -> None:
     """Print a job: progress, facts, runs, stages, failure, open questions, result, parameters.
 
-    `short` is its id in the next steps. `events` say how earlier runs ended. With `is_budget_spent` a retry would fail.
+    `short` is its id in the next steps. `events` say how earlier runs ended. `instead_of_retry` are the
+    next steps if a retry would not succeed.
     """
     from rich.text import Text
 
@@ -85,7 +92,7 @@ def print_job(
             _heading(console, title)
             print_value(console, value if not isinstance(value, Mapping) else _without_repeats(value))
     console.print()
-    steps = _steps(job, short, is_budget_spent=is_budget_spent)
+    steps = _steps(job, short, instead_of_retry=instead_of_retry)
     console.print(Text("Next: ", MUTED).append(f" {glyph(console, 'dot')} ".join(steps)))
 
 
@@ -230,15 +237,14 @@ def may_be_retried(job: Job) -> bool:
     return job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and job.run_by == "worker"
 
 
-def _steps(job: Job, short: str, *, is_budget_spent: bool) -> list[str]:
+def _steps(job: Job, short: str, *, instead_of_retry: Sequence[str] | None) -> list[str]:
     if _open_questions(job):
         return [f"milepost answer {short} KEY VALUE", f"milepost cancel {short}"]
     if not job.is_terminal:
         return [f"milepost watch {short}", f"milepost cancel {short}"]
     steps = [f"milepost logs {short}"]
-    if is_budget_spent:
-        if job.child_key is None:  # a run makes a child, and no command does
-            steps.insert(0, f"milepost submit {job.job_type} ARG... --budget NAME=AMOUNT")
+    if instead_of_retry is not None:
+        steps[:0] = instead_of_retry
     elif may_be_retried(job):
         steps.insert(0, f"milepost retry {short}")
     return [*steps, f"milepost rm {short}"]
