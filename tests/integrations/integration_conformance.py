@@ -22,11 +22,13 @@ from tests.redis_server import RedisServer
 class CoreConformance:
     """An ordinary life, a stop, and the death of a worker and of the broker. `stops_unresponsive_code` is the receipt's method for killed code, or None if it cannot be killed.
 
-    `workers_end_with_broker`: the workers of a cluster end when its head does.
+    `workers_end_with_broker`: the workers of a cluster end when its head does. `lists_running_jobs`: a worker knows its running
+    jobs.
     """
 
     stops_unresponsive_code: str | None = None
     workers_end_with_broker = False
+    lists_running_jobs = True
 
     def test_submitted_job_runs_with_progress_and_result(self, deployment: Deployment) -> None:
         deployment.start()
@@ -55,6 +57,20 @@ class CoreConformance:
             assert (job.status, job.receipt.how, job.receipt.requested_by) == ("cancelled", how, "ana")
             _ended_once(deployment, job)
         assert deployment.ended(deployment.jobs.submit("noted").job_id).status == "completed", "the worker continues"
+
+    def test_listed_worker_names_its_running_jobs(self, deployment: Deployment, tmp_path: Path) -> None:
+        deployment.start()
+        job = deployment.jobs.submit("gated", {"gate": str(tmp_path / "never")})
+        deployment.wait_for_lines("gated")
+
+        def named() -> list[str]:
+            return [job_id for worker in deployment.jobs.workers() for job_id in worker.running]
+
+        expected = [job.job_id] if self.lists_running_jobs else []
+        deployment.until(lambda: named() == expected, "its worker names it")
+        deployment.jobs.cancel_job(job.job_id)
+        deployment.confirmed(job.job_id)
+        deployment.until(lambda: not named(), "its worker is free")
 
     def test_unresponsive_code_is_killed_or_reported(self, deployment: Deployment) -> None:
         worker = deployment.start()

@@ -64,6 +64,7 @@ class TestConformance(CoreConformance):
 
     stops_unresponsive_code = INTERRUPTED
     workers_end_with_broker = True
+    lists_running_jobs = False
 
 
 @pytest.mark.nightly
@@ -72,6 +73,7 @@ class TestMore(IntegrationConformance):
 
     stops_unresponsive_code = INTERRUPTED
     workers_end_with_broker = True
+    lists_running_jobs = False
 
     def test_undispatched_job_is_dispatched_later(self, deployment: Deployment) -> None:
         """The cluster learns of the application from its first message, or from this command."""

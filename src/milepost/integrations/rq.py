@@ -103,11 +103,21 @@ class Worker(rq.Worker):
     """
 
     app: ClassVar[str]
+    _running_jobs: tuple[str, ...] = ()
 
     def register_birth(self) -> None:
         """Register the worker."""
         super().register_birth()  # type: ignore[no-untyped-call]
-        dispatcher_of(self.app, RQTaskQueue).register_worker(1)
+        dispatcher_of(self.app, RQTaskQueue).register_worker(1, running=lambda: self._running_jobs)
+
+    def execute_job(self, job: rq.job.Job, queue: rq.Queue) -> None:
+        """Run a message in a work horse, and keep the id of its job meanwhile."""
+        is_own = job.func_name == RUN
+        self._running_jobs = (job.args[1],) if is_own else ()
+        try:
+            super().execute_job(job, queue)
+        finally:
+            self._running_jobs = ()
 
     def register_death(self) -> None:
         """Unregister the worker."""

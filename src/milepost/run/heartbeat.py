@@ -155,6 +155,11 @@ class Heartbeat:
         thread.join(END_SECONDS)
 
     @property
+    def job_ids(self) -> tuple[str, ...]:
+        """Return the jobs whose runs it reports."""
+        return tuple(one.run.job_id for one in list(self._state.runs.values()))
+
+    @property
     def is_running(self) -> bool:
         """Return whether the thread is running."""
         return self._thread is not None

@@ -10,7 +10,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from milepost.core.errors import InvalidInputError, MilepostError, StoreError
@@ -217,13 +217,19 @@ class Dispatcher:
                 self._thread = threading.Thread(target=self._run, name=f"milepost-{self.task_queue.name}", daemon=True)
                 self._thread.start()
 
-    def register_worker(self, concurrency: int, more: Sequence[JobType] = ()) -> None:
-        """List this process as a worker, with its types and those whose code only the task queue has (`more`)."""
+    def register_worker(
+        self, concurrency: int, more: Sequence[JobType] = (), running: Callable[[], tuple[str, ...]] | None = None
+    ) -> None:
+        """List this process as a worker, with its types and those whose code only the task queue has (`more`).
+
+        `running` returns the ids of its running jobs (default: those that run in this process).
+        """
         self.start()
         types = [*(published_type(handler, self.task_queue.name) for handler in self.app.handlers.values()), *more]
         self._worker = process_name()
+        own = running or (lambda: self.app.runtime.heartbeat.job_ids)
         self._registration = WorkerRegistration(
-            self._blocking(), self._worker, types, concurrency, _no_running_jobs, _do_nothing,
+            self._blocking(), self._worker, types, concurrency, lambda: (own(), False), _do_nothing,
             self.app.handlers.schedules.values(), code_release(self.app.settings, self.app.handlers),
         )  # fmt: skip
 
@@ -308,11 +314,6 @@ def _record_at_exit() -> None:
     for dispatcher in _dispatchers:
         if dispatcher.has_unrecorded:
             dispatcher.end()
-
-
-def _no_running_jobs() -> tuple[tuple[str, ...], bool]:
-    """Return no running jobs and no drain: a task queue does not tell."""
-    return (), False
 
 
 def _do_nothing() -> None:

@@ -254,20 +254,36 @@ class CeleryTaskQueue:
     def _on_ready(self, sender: Any, **_: Any) -> None:
         if sender.app is self.app:
             types = [task.type for task in self.tracked.values()]
-            self.dispatcher.register_worker(int(sender.controller.concurrency or 1), types)
+            self.dispatcher.register_worker(int(sender.controller.concurrency or 1), types, self._running_jobs)
 
     def _on_shutdown(self, **_: Any) -> None:
         self.dispatcher.end()
+
+    def _running_jobs(self) -> tuple[str, ...]:
+        """Return the jobs that this worker runs, in its own process or in those of its pool."""
+        from celery.worker import state  # which senders do not need
+
+        while True:
+            try:
+                requests = tuple(state.active_requests)
+                break
+            except RuntimeError:  # the worker has changed it in the meantime
+                continue
+        found = (self._job_id(request._context) for request in requests)
+        return tuple(job_id for job_id in found if job_id is not None)
+
+    def _job_id(self, request: Any) -> str | None:
+        """Return the job id of a message in a worker, or None if it is no message of this task queue."""
+        if request.task == RUN_TASK:
+            return str(request.args[0])
+        return job_id_of_request(request) if self._is_tracked(request.task) else None
 
     def _on_revoked(
         self, request: Any, terminated: bool = False, signum: Any = None, expired: bool = False, **_: Any
     ) -> None:
         """Record that a worker dropped a task or killed its process, at our request or by a Celery revoke."""
-        if request.task == RUN_TASK:
-            job_id = request.args[0]
-        elif self._is_tracked(request.task):
-            job_id = job_id_of_request(request)
-        else:
+        job_id = self._job_id(request)
+        if job_id is None:
             return
         how = _stop_method(signal.Signals(int(signum))) if terminated else None
         why = "expired in Celery" if expired else "revoked in Celery"
