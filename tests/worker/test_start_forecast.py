@@ -202,3 +202,17 @@ def test_waiting_for_names_a_later_start_in_a_task_queue(make_jobs: MakeJobs, la
     assert made is not None
     assert reason(jobs, made) == ("starts_at", "Starts 26 Nov 14:05:00 UTC")
     assert known(jobs, [made]).describe(made).expected_start is None
+
+
+@pytest.mark.parametrize("task_queue", [None, "celery"])
+def test_due_job_no_longer_names_its_start(make_jobs: MakeJobs, task_queue: str | None) -> None:
+    """Regression: while its workers were busy, it named a start in the past."""
+    jobs, at = make_jobs(), datetime(2126, 11, 26, 14, 5, tzinfo=UTC)
+    fields = submit_fields("slow", params={}, not_before=at, task_queue=task_queue)
+    made = run_sync(jobs.store.apply([Write(new_job_id(), plan_create(fields, new_operation_id()))])).outcomes[0].job
+    assert made is not None
+    now = time.time()
+    run_sync(write_worker(jobs.store, WorkerEntry("w", "h", 1, now, now, types=("slow",), concurrency=1), 60))
+    later = replace(known(jobs, [made]), now=int(at.timestamp() + 1) * 1_000_000)
+    shown = later.describe(made)
+    assert (shown.waiting_for, shown.activity, shown.corrupt) == (None, "Waiting for a worker", ())

@@ -188,8 +188,9 @@ def own_message(job: Job) -> str:
 def _pending(job: Job) -> str:
     if job.run_by == "manual":
         return job.message if job.message != CREATED_MESSAGE else "Not started"
-    # Without a server only the record is known, as of its last change.
-    waits = job.waiting_for or later_start(job.record, int(job.record.get("updated") or 0))
+    # Without a server or a forecast of starts only the record is known, as of its last change.
+    known_at = int(job.record.get("known_at") or job.record.get("updated") or 0)
+    waits = job.waiting_for or later_start(job.record, known_at)
     if waits is not None and waits.params.get("group") == f"children:{job.job_id}":
         counts = waits.members
         return "Waiting for its children" + ("" if counts is None else f": {members_text(counts)}")

@@ -76,7 +76,7 @@ class Forecast:
         reason = self._reason(job)
         if reason is not None:
             fields["waiting_for"] = to_json({"code": reason.code, "params": reason.params}, "waiting_for")
-        return Job.stored(job.job_id, {**job.record, **fields}) if fields else job
+        return Job.stored(job.job_id, {**job.record, **fields, "known_at": str(self.now)})
 
     def _reason(self, job: Job) -> WaitingFor | None:
         name, queue, later = job.job_type, _type(job), later_start(job.record, self.now)
