@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.core.checks import CheckMessage, Error, Info, Warning
+from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
@@ -56,9 +56,6 @@ def configuration_messages(backend: Backend) -> list[CheckMessage]:
     if not apps.is_installed("milepost.django"):
         text = "milepost.django is not in INSTALLED_APPS, so manage.py has no milepost_worker and the admin no jobs."
         found.append(Warning(text, hint="Add 'milepost.django' to INSTALLED_APPS.", id="milepost.W002"))
-    if backend.database is not None:
-        text = f"TASKS[{backend.alias!r}] is in database {backend.database!r}: enqueue belongs to the transaction."
-        found.append(Info(text, id="milepost.I001"))
     return found
 
 
