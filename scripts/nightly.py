@@ -3,7 +3,7 @@
 First the tests marked `nightly`. Then those marked `timing` (but not `slow`), N times in random order and N times more with
 two busy loops beside them. These tests wait most of their time, so several rounds run side by side. A failed round prints
 the seed that repeats its order.
-`--record docs/reliability.md` adds a row to its table. Ends with 1 when a test failed.
+`--record docs/reliability.md` adds a row to its table; after Ctrl-C with the rounds that have ended. Ends with 1 when a test failed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,18 +79,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.only_timing:
         long_tests, failed = run("nightly", rest)
     total: Counter[str] = Counter()
-    for rounds, loops in ((given.rounds, 0), (given.loaded, BUSY_LOOPS)):
-        with load(loops if rounds else 0), ThreadPoolExecutor(given.together) as pool:
-            for outcomes, failures in pool.map(lambda _, loops=loops: timing_round(loops, rest), range(rounds)):
-                total += outcomes
-                failed += failures
+    ended = Counter[int]()
+    with suppress(KeyboardInterrupt):
+        for rounds, loops in ((given.rounds, 0), (given.loaded, BUSY_LOOPS)):
+            with load(loops if rounds else 0), ThreadPoolExecutor(given.together) as pool:
+                running = [pool.submit(timing_round, loops, rest) for _ in range(rounds)]
+                try:
+                    for one in as_completed(running):
+                        outcomes, failures = one.result()
+                        total += outcomes
+                        failed += failures
+                        ended[loops] += 1
+                except KeyboardInterrupt:
+                    pool.shutdown(cancel_futures=True)
+                    raise
     for test, times in Counter(failed).most_common():
         print(f"failed {times} times: {test}")
     minutes = (time.monotonic() - began) / 60
     if given.record is not None:
         add_row(given.record, "nightly.py", [
             datetime.now(UTC).date().isoformat(), commit(), platform.python_version(), f"{minutes:.0f} min",
-            "not run" if given.only_timing else long_tests["passed"], given.rounds, given.loaded, f"{total['passed']:,}", len(failed),
+            "not run" if given.only_timing else long_tests["passed"], ended[0], ended[BUSY_LOOPS], f"{total['passed']:,}", len(failed),
         ])  # fmt: skip
     print(f"{total['passed'] + long_tests['passed']} passed, {len(failed)} failed")
     return int(bool(failed))
