@@ -254,8 +254,11 @@ def test_log_lines_are_kept_while_the_record_is_locked(jobs: Jobs, postgres_url:
     assert ("while locked" in text, "after it" in text) == (True, True)
 
 
-def test_open_transaction_hinders_no_other_run(jobs: Jobs, postgres_url: str) -> None:
+@pytest.mark.parametrize("leases", [2, pytest.param(75, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])])
+def test_open_transaction_hinders_no_other_run(jobs: Jobs, postgres_url: str, leases: int) -> None:
+    """The longer one keeps a transaction open for five minutes."""
     entered, leave = threading.Event(), threading.Event()
+    seconds = leases * jobs.settings.lease
 
     @jobs.job("ship", max_attempts=1)
     def ship(run: Run, finishes: bool) -> int:
@@ -263,7 +266,7 @@ def test_open_transaction_hinders_no_other_run(jobs: Jobs, postgres_url: str) ->
             db.execute("INSERT INTO orders VALUES (1)")
             (run.finish if finishes else run.checkpoint)(7, using=db)
             entered.set()
-            assert leave.wait(PATIENCE)
+            assert leave.wait(PATIENCE + seconds)
         return 7
 
     @jobs.job("other")
@@ -285,7 +288,7 @@ def test_open_transaction_hinders_no_other_run(jobs: Jobs, postgres_url: str) ->
             with pytest.raises(LeaseHeldError, match="committing its"):
                 jobs.delete_job(waiting.job_id)
             leased = run_sync(jobs.store.now())
-            until(lambda leased=leased: run_sync(jobs.store.now()) > leased + 2e6 * jobs.settings.lease)
+            until(lambda leased=leased: run_sync(jobs.store.now()) > leased + 1e6 * seconds, PATIENCE + seconds)
             jobs.submit("other", {}, priority=-1, delay="1h")
             for job_id in (waiting.job_id, beside.job_id):
                 job = jobs.get_job(job_id)
