@@ -99,10 +99,19 @@ def test_generator_is_rejected() -> None:
 
 
 def test_handler_is_found_by_its_reference() -> None:
-    assert find_handler("tests.worker.application:isolated", "isolated") is application.isolated
-    for reference, job_type in (("note", "note"), ("isolated", "noted")):
-        with pytest.raises(InvalidInputError, match="keep the handler under the name"):
-            find_handler(f"tests.worker.application:{reference}", job_type)
+    assert find_handler("tests.worker.application:isolated") is application.isolated
+    with pytest.raises(InvalidInputError, match="keep the handler under the name"):
+        find_handler("tests.worker.application:note")
+
+
+def plain(run: Run) -> None:
+    """A function whose name is not that of a handler."""
+
+
+def test_function_is_importable_under_each_job_type_while_its_name_leads_to_it() -> None:
+    """Regression: a function with a handler was refused for a child process once it was registered under a second job type."""
+    assert Handlers().job("again", isolation="process")(application.isolated.function).is_importable
+    assert not Handlers().job("unnamed", isolation="process")(plain).is_importable
 
 
 def test_submit_options_merge_and_unknown_is_rejected() -> None:

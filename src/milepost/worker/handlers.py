@@ -192,11 +192,14 @@ class Handler(Generic[P, R_co]):
 
     @property
     def is_importable(self) -> bool:
-        """Return whether another process finds this handler under the name of its function.
+        """Return whether another process finds this function by its name, once its module is imported.
 
         A task of Django, a method and a function of ``jobs.job("x")(function)`` keep their name for themselves.
         """
-        return self._why_not_importable() is None and _named_handler(self.reference, self.job_type) is not None
+        found = _named_handler(self.reference)
+        return (
+            self._why_not_importable() is None and found is not None and inspect.unwrap(found) is inspect.unwrap(self)
+        )
 
     def require_importable(self) -> None:
         """Raise InvalidInputError, with the remedy, if another process cannot import the function."""
@@ -312,25 +315,29 @@ def _name_of(function: Any) -> str:
     return str(name)
 
 
-def find_handler(reference: str, job_type: str) -> Handler[Any, Any]:
-    """Import and return the handler ``module:qualname`` of a job type. Raises InvalidInputError, with the remedy."""
+def find_handler(reference: str) -> Handler[Any, Any]:
+    """Import and return the handler ``module:qualname``. Raises InvalidInputError, with the remedy."""
     importlib.import_module(reference.partition(":")[0])
-    found = _named_handler(reference, job_type)
+    found = _named_handler(reference)
     if found is None:
-        raise InvalidInputError(
-            "isolation",
-            f"{reference} is not the decorated handler of {job_type!r}; keep the handler under the name of its function",
-        )
+        raise unnamed_error(reference)
     return found
 
 
-def _named_handler(reference: str, job_type: str) -> Handler[Any, Any] | None:
-    """Return the handler of a job type that an imported module has under this name, or None."""
+def unnamed_error(reference: str) -> InvalidInputError:
+    """Return the error for a function whose name leads to something else, so that a child process cannot run it."""
+    return InvalidInputError(
+        "isolation", f"{reference} is not the decorated handler; keep the handler under the name of its function"
+    )
+
+
+def _named_handler(reference: str) -> Handler[Any, Any] | None:
+    """Return the handler that an imported module has under this name, or None."""
     module, _, name = reference.partition(":")
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    return found if isinstance(found, Handler) and found.job_type == job_type else None
+    return found if isinstance(found, Handler) else None
 
 
 class Application(Protocol):

@@ -22,7 +22,7 @@ from milepost.signals import shutdown
 from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker.event_loop import new_loop
-from milepost.worker.handlers import Application, find_handler
+from milepost.worker.handlers import Application, unnamed_error
 from milepost.worker.worker_loop import WorkerLoop
 
 log = logging.getLogger("milepost.worker")
@@ -76,7 +76,8 @@ class Worker:
         for handler in self.handlers.values():
             if handler.type_options.isolation == "process":
                 handler.require_importable()
-                find_handler(handler.reference, handler.job_type)
+                if not handler.is_importable:
+                    raise unnamed_error(handler.reference)
         self.name = f"{process_name()}:{self._number}"
         self._loop = loop = WorkerLoop(
             self._app,
