@@ -6,6 +6,7 @@ that started it, however that ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -123,10 +124,16 @@ class PostgresServer:
     def emptied(self, schema: str) -> str:
         """Delete the rows of a job store's schema, if it exists, and return its name.
 
-        This takes a few milliseconds, and creating a schema fifty times as long.
+        This takes a few milliseconds, and creating a schema fifty times as long. What a process of the test before still
+        writes may be in a deadlock with it.
         """
-        self.execute(_EMPTY.replace("SCHEMA", schema))
-        return schema
+        import psycopg
+
+        for _ in range(10):
+            with contextlib.suppress(psycopg.errors.DeadlockDetected):
+                self.execute(_EMPTY.replace("SCHEMA", schema))
+                return schema
+        raise AssertionError(f"the schema {schema} is still in use")
 
     def execute(self, sql: str) -> None:
         """Run a statement as the superuser."""
