@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from milepost import AsyncRun, Jobs, Run, Settings
-from tests.postgres_server import PostgresServer
-from tests.stores.postgres.orders import empty_orders, orders
+from milepost import AsyncRun, Jobs, Run
+from tests.stores.postgres.orders import orders
 from tests.waiting import PATIENCE
 from tests.worker.test_suspects import make_suspect
 
 pytestmark = pytest.mark.service("postgresql")
-
-
-@pytest.fixture
-def jobs(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Jobs]:
-    """Yield jobs, and an empty table of orders."""
-    empty_orders(postgres_url)
-    jobs = Jobs(postgres_url, options=Settings(namespace=postgres_server.emptied("finish")))
-    yield jobs
-    jobs.close()
 
 
 @Jobs("memory://").job("isolated", isolation="process", max_attempts=1)

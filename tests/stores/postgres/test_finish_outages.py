@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from milepost import AsyncRun, Job, Jobs, Run, Settings
+from milepost import AsyncRun, Job, Jobs, Run
 from tests.chaos.proxy import Proxy
 from tests.postgres_server import PostgresServer
-from tests.stores.postgres.orders import empty_orders, orders
+from tests.stores.postgres.conftest import through
+from tests.stores.postgres.orders import orders
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.service("postgresql")
-
-
-@pytest.fixture
-def jobs(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Jobs]:
-    """Yield jobs, and an empty table of orders."""
-    empty_orders(postgres_url)
-    jobs = Jobs(postgres_url, options=Settings(namespace=postgres_server.emptied("finish")))
-    yield jobs
-    jobs.close()
-
-
-@pytest.fixture
-def proxy(postgres_server: PostgresServer) -> Iterator[Proxy]:
-    """Yield a proxy of the server, through which handlers connect."""
-    with Proxy(postgres_server.port) as proxy:
-        yield proxy
-
-
-def through(proxy: Proxy) -> str:
-    """Return the URL of the server's database, through the proxy."""
-    return f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
 
 
 def run(jobs: Jobs, target: Any) -> Job:

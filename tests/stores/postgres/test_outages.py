@@ -24,21 +24,10 @@ from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
 from tests.chaos.proxy import Proxy
 from tests.postgres_server import PostgresServer, owner_of
+from tests.stores.postgres.conftest import through
 from tests.waiting import until
 
 pytestmark = pytest.mark.service("postgresql")
-
-
-@pytest.fixture
-def proxy(postgres_server: PostgresServer) -> Iterator[Proxy]:
-    """Yield a proxy of the server, which can lose the answer to a COMMIT."""
-    with Proxy(postgres_server.port) as proxy:
-        yield proxy
-
-
-def through(proxy: Proxy) -> str:
-    """Return the URL of the server's database, through the proxy."""
-    return f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
 
 
 def test_refused_connections_name_the_limits_and_end(postgres_server: PostgresServer) -> None:
