@@ -63,7 +63,7 @@ class TestTracked:
         )
         job = described(deployment.jobs, result.id)
         assert job.status == "pending"
-        assert job.activity == f"Starts {start:%d %b %H:%M:%S} UTC".replace(" 0", " "), "and when it starts"
+        assert job.activity == f"Starts {start.day} {start:%b %H:%M:%S} UTC", "and when it starts"
         assert job.expected_start is None
 
     def test_delayed_retry_says_when_it_starts(self, deployment: Deployment) -> None:
