@@ -7,7 +7,6 @@ docs/reliability.md` adds a row to its table for each store. Run it on a machine
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import statistics
@@ -24,7 +23,7 @@ import psycopg
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from records import add_row, commit, row  # noqa: E402
+from records import commit, parser_of, publish  # noqa: E402
 from tests.postgres_server import PostgresServer  # noqa: E402
 from tests.redis_server import RedisServer  # noqa: E402
 
@@ -193,16 +192,11 @@ def measure(kind: str, scale: float) -> list[object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure each store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, STORES)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--store", choices=STORES, action="append")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file with a table of these figures")
     given = parser.parse_args(arguments)
-    for kind in given.store or STORES:
-        cells = measure(kind, given.scale)
-        print(row(cells), flush=True)
-        if given.record is not None:
-            add_row(given.record, "groups.py", cells)
+    for kind in given.stores or STORES:
+        publish(measure(kind, given.scale), "groups.py", given.record)
     return 0
 
 

@@ -7,7 +7,6 @@ table, whatever the result. Ends with 1 when a limit was exceeded.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from records import add_row, commit, row  # noqa: E402 - the path comes first
+from records import commit, parser_of, publish  # noqa: E402 - the path comes first
 from tests.chaos.limited_load import run_small, run_under_kills, store  # noqa: E402
 
 STORES = ["memory", "sqlite", "redis", "postgres"]
@@ -24,13 +23,11 @@ STORES = ["memory", "sqlite", "redis", "postgres"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure each store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, STORES)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--store", choices=STORES, action="append")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file with a table of these figures")
     given = parser.parse_args(arguments)
     large, partitions, is_exceeded = int(100_000 * given.scale), int(1000 * given.scale), False
-    for kind in given.store or STORES:
+    for kind in given.stores or STORES:
         with store(kind) as url:
             (alone, _), (beside, _) = run_small(url, 0), run_small(url, large)
         exceeded, said, kills = list[str](), "-", "-"
@@ -41,10 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kills = str(killed)
         when = datetime.now(UTC).date().isoformat()
         line = [when, commit(), kind, f"{alone:.1f} s", f"{large:,}: {beside:.1f} s", said, kills]
-        sys.stdout.write("\n".join([row(line), *exceeded[:5]]) + "\n")
-        sys.stdout.flush()
-        if given.record is not None:
-            add_row(given.record, "limits.py", line)
+        publish(line, "limits.py", given.record, exceeded)
         is_exceeded |= bool(exceeded)
     return int(is_exceeded)
 

@@ -9,7 +9,6 @@ SIGTERM ends it earlier; the row then tells of the parents that have ended. Ends
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import signal
@@ -21,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from records import add_row, commit, row  # noqa: E402
+from records import commit, parser_of, publish  # noqa: E402
 from tests.chaos.parent_runs import ParentRun, run_parent, store  # noqa: E402
 
 KINDS = ("redis", "postgres", "sqlite")
@@ -50,11 +49,9 @@ def cells(kind: str, children: int, found: Sequence[ParentRun]) -> list[object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parents on each store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, KINDS)
     parser.add_argument("--runs", type=int)
     parser.add_argument("--children", type=int)
-    parser.add_argument("--store", choices=KINDS, action="append")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file with a table of these runs")
     given = parser.parse_args(arguments)
     sizes = [(100, 500), (20, 10_000)]
     if given.runs or given.children:
@@ -62,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     is_wrong = is_stopped = False
-    for kind in given.store or KINDS:
+    for kind in given.stores or KINDS:
         for runs, children in sizes:
             found: list[ParentRun] = []
             try:
@@ -71,10 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 is_stopped = True
             if found:
                 is_wrong |= any(one.problems for one in found)
-                line = cells(kind, children, found)
-                sys.stdout.write(f"{row(line)}\n")
-                if given.record is not None:
-                    add_row(given.record, "parents.py", line)
+                publish(cells(kind, children, found), "parents.py", given.record)
             if is_stopped:
                 return int(is_wrong)
     return int(is_wrong)

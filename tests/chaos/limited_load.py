@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from milepost.stores.factory import open_store
 from milepost.stores.sync_bridge import run_sync
 from tests.chaos.checker_runs import i33
 from tests.chaos.history import History
-from tests.chaos.parent_runs import end, wait_until_ready
+from tests.chaos.parent_runs import end, wait_until_ready, work_until_killed
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 
@@ -123,14 +122,5 @@ def store(kind: str) -> Iterator[str]:
             yield "memory://" if kind == "memory" else f"sqlite:///{Path(folder) / 'jobs.db'}"
 
 
-def main() -> None:
-    """Work until killed."""
-    jobs = Jobs(os.environ["MILEPOST_URL"])
-    add_handlers(jobs)
-    with jobs.run_workers(concurrency=8):
-        print("ready", flush=True)
-        signal.pause()
-
-
 if __name__ == "__main__":
-    main()
+    work_until_killed(add_handlers, 8)

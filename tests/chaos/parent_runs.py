@@ -121,6 +121,15 @@ def end(worker: subprocess.Popen[bytes]) -> None:
         worker.kill()
 
 
+def work_until_killed(add_handlers: Callable[[Jobs], None], concurrency: int) -> None:
+    """Run the jobs of the store in MILEPOST_URL, and say when it has started."""
+    jobs = Jobs(os.environ["MILEPOST_URL"])
+    add_handlers(jobs)
+    with jobs.run_workers(concurrency=concurrency):
+        print("ready", flush=True)
+        signal.pause()
+
+
 @contextlib.contextmanager
 def store(kind: str) -> Iterator[tuple[str, Callable[[], None] | None]]:
     """Yield the URL of a store (redis, postgres, sqlite) that keeps what it acknowledges, and what kills and starts its server."""
@@ -175,14 +184,5 @@ def _is_joined(event: Event) -> bool:
     return event.kind == "log" and "joined" in str(event.data)
 
 
-def main() -> None:
-    """Work until killed."""
-    jobs = Jobs(os.environ["MILEPOST_URL"])
-    handlers(jobs)
-    with jobs.run_workers(concurrency=SLOTS):
-        print("ready", flush=True)
-        signal.pause()
-
-
 if __name__ == "__main__":
-    main()
+    work_until_killed(handlers, SLOTS)

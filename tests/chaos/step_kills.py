@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from milepost import Jobs, Run
 from milepost.stores.factory import open_store
 from milepost.stores.sync_bridge import run_sync
-from tests.chaos.parent_runs import end, wait_until_ready
+from tests.chaos.parent_runs import end, wait_until_ready, work_until_killed
 
 STEPS, SLOTS, WAITING = 20, 8, 32
 STEP_SECONDS, KILL_SECONDS = 0.05, 1.0
@@ -122,14 +121,5 @@ def wrong(jobs: Jobs, ids: Sequence[str], lost: Counter[str], ledger: Path) -> t
     return problems, lost.total(), more
 
 
-def main() -> None:
-    """Work until killed."""
-    jobs = Jobs(os.environ["MILEPOST_URL"])
-    add_handlers(jobs)
-    with jobs.run_workers(concurrency=SLOTS):
-        print("ready", flush=True)
-        signal.pause()
-
-
 if __name__ == "__main__":
-    main()
+    work_until_killed(add_handlers, SLOTS)

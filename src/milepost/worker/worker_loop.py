@@ -293,8 +293,8 @@ class WorkerLoop:
         return is_crash_suspect(job) and self._kind(job, self._handler(job)) is not ProcessExecution
 
     def _kind(self, job: Job, handler: Handler[Any, Any]) -> type[Execution]:
-        may_isolate = handler.is_importable and job.job_type not in self.transaction_types
-        if handler.type_options.isolation == "process" or (is_crash_suspect(job) and may_isolate):
+        is_apart = is_crash_suspect(job) and handler.is_importable and job.job_type not in self.transaction_types
+        if is_apart or handler.type_options.isolation == "process":
             return ProcessExecution
         return TaskExecution if handler.is_async else ThreadExecution
 
