@@ -1,19 +1,23 @@
 """Run parents with many children under kills: python scripts/parents.py [--runs N] [--children M] [--store redis|postgres|sqlite]
-       [--record FILE].
+       [--together N] [--record FILE].
 
 One of two workers is killed every two seconds, and with it the server of the store, if it has one. Each parent must resume exactly
 once for each of its suspensions and lost runs, and complete with the results of all children. Without options it runs 100 parents
-of 500 children and 20 of 10,000 on each store. `--record docs/reliability.md` adds a row to its table, whatever the result. Ctrl-C or
-SIGTERM ends it earlier; the row then tells of the parents that have ended. Ends with 1 when something was wrong.
+of 500 children and 20 of 10,000 on each store. Most of the time they wait for leases, so `--together` runs several side by side, each
+on a store of its own. `--record docs/reliability.md` adds a row to its table, whatever the result. Ctrl-C or SIGTERM starts no further
+parent; the row then tells of those that have ended. Ends with 1 when something was wrong.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,12 +30,13 @@ from tests.chaos.parent_runs import ParentRun, run_parent, store  # noqa: E402
 KINDS = ("redis", "postgres", "sqlite")
 
 
-def measure(kind: str, runs: int, children: int, found: list[ParentRun]) -> None:
+def measure(kind: str, numbers: Iterator[int], children: int, found: list[ParentRun]) -> None:
     """Run parents one after the other on an own store. Print how each ended, and add it to `found`."""
     with store(kind) as (url, restart_server):
-        for number in range(runs):
-            found.append(run_parent(url, f"parents{number}", children, restart_server))
-            sys.stdout.write(f"{kind} {number + 1} of {runs}: {found[-1]}\n")
+        for number in numbers:
+            ended = run_parent(url, f"parents{number}", children, restart_server)
+            found.append(ended)
+            sys.stdout.write(f"{kind}, parent {number + 1}: {ended}\n")
             sys.stdout.flush()
 
 
@@ -52,25 +57,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__, KINDS)
     parser.add_argument("--runs", type=int)
     parser.add_argument("--children", type=int)
+    parser.add_argument("--together", type=int, default=1, help="parents at the same time")
     given = parser.parse_args(arguments)
     sizes = [(100, 500), (20, 10_000)]
     if given.runs or given.children:
         sizes = [(given.runs or 20, given.children or 500)]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    is_wrong = is_stopped = False
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    is_wrong = False
     for kind in given.stores or KINDS:
         for runs, children in sizes:
             found: list[ParentRun] = []
-            try:
-                measure(kind, runs, children, found)
-            except KeyboardInterrupt:
-                is_stopped = True
+            numbers = itertools.takewhile(lambda _: not stopped.is_set(), range(runs))
+            with ThreadPoolExecutor(given.together) as pool:
+                runners = [pool.submit(measure, kind, numbers, children, found) for _ in range(given.together)]
             if found:
                 is_wrong |= any(one.problems for one in found)
                 publish(cells(kind, children, found), "parents.py", given.record)
-            if is_stopped:
-                return int(is_wrong)
+            for runner in runners:
+                runner.result()
     return int(is_wrong)
 
 
