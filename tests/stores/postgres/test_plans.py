@@ -1,36 +1,53 @@
-"""The plan of a claim does not depend on the number of waiting jobs, even if the server's statistics are behind."""
+"""What a claim reads does not depend on the number of waiting jobs, even if the server's statistics are behind."""
 
 from __future__ import annotations
 
-import psycopg
+from collections.abc import Iterator
+from functools import partial
+
 import pytest
 
 from milepost.core import transitions as plans
-from milepost.stores.factory import open_store
 from milepost.stores.ids import new_operation_id
+from milepost.stores.postgres import PostgresStore
 from milepost.stores.postgres.claims import asked_queues
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import worker_job
 from tests.postgres_server import PostgresServer
+from tests.stores.postgres.rows_read import rows_read
 
 pytestmark = pytest.mark.service("postgresql")
 WAITING = 1000
+FAR = str(2**53)  # in the year 2255
+ASKED = asked_queues(Claim("w", {"q": None}, (), "op"))
 
 
-def test_claim_reads_only_the_jobs_that_it_may_start(postgres_server: PostgresServer) -> None:
-    store = open_store(postgres_server.url(), namespace="plans", blocking=True)
-    writes = [Write(f"{n}", plans.plan_create(worker_job(), new_operation_id()), answer=False) for n in range(WAITING)]
-    run_sync(store.apply(writes))
-    most = 10
-    request = {**asked_queues(Claim("w", {"q": None}, (), "op")), "most": most, "more": 0, "refused": []}
-    namespace = store._namespace  # type: ignore[attr-defined]
-    sql, values = namespace.call("claim_next", request)
-    with psycopg.connect(postgres_server.url()) as connection:
-        connection.execute(*namespace.call("patience", {"patience": "1000"}))
-        (plan,) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values).fetchone() or ([],)
-        connection.execute('DROP SCHEMA "plans" CASCADE')
+@pytest.fixture
+def store(postgres_server: PostgresServer) -> Iterator[PostgresStore]:
+    store = PostgresStore(postgres_server.url(), namespace=postgres_server.emptied("plans"))
+    yield store
     run_sync(store.close())
-    found = str(plan)
-    rows = [int(float(part.split(",")[0])) for part in found.split("'Actual Rows': ")[1:]]
-    assert max(rows) == most, f"a step of the plan read {max(rows)} rows"
+
+
+def create(store: PostgresStore, **fields: str) -> None:
+    """Create many jobs of the queue q."""
+    job = worker_job(**fields)
+    run_sync(
+        store.apply([Write(f"{n}", plans.plan_create(job, new_operation_id()), answer=False) for n in range(WAITING)])
+    )
+
+
+def test_claim_reads_only_the_jobs_that_it_may_start(store: PostgresStore, postgres_server: PostgresServer) -> None:
+    create(store)
+    request = {**ASKED, "most": 10, "more": 0, "refused": []}
+    assert rows_read(store, postgres_server.url(), "claim_next", **request) == 10
+
+
+def test_claim_reads_no_job_that_is_not_due(store: PostgresStore, postgres_server: PostgresServer) -> None:
+    """With 10,000 jobs that start later, each claim took 100 ms."""
+    create(store, not_before=FAR)
+    rows = partial(rows_read, store, postgres_server.url(), **ASKED)
+    assert rows("claim_promote", promoted=500) <= 1
+    assert rows("claim_next_due") <= 1
+    assert rows("work", (), most=1, worker="w") <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import LONG
 from milepost.testing.conformance.limits import limited_job
 from tests.postgres_server import PostgresServer
+from tests.stores.postgres.rows_read import rows_read
 
 pytestmark = pytest.mark.service("postgresql")
 PARTITIONS = 300
@@ -43,28 +45,15 @@ def claim(store: PostgresStore, most: int = 1) -> list[str]:
     ]
 
 
-def rows_of(store: PostgresStore, url: str, name: str, **values: Any) -> int:
-    """Return the most rows that a step of the plan of a statement reads, all its loops together."""
-    sql, request = store._namespace.call(name, values)
-    with psycopg.connect(url) as connection:
-        for setting in ("patience", "no_bitmaps"):
-            connection.execute(*store._namespace.call(setting, {"patience": "1000"}))
-        ((plan,),) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", request).fetchall()
-        connection.rollback()
-    steps = [plan[0]["Plan"]]
-    for step in steps:
-        steps += step.get("Plans", [])
-    return max(int(step["Actual Rows"] * step["Actual Loops"]) for step in steps)
-
-
 def test_claim_reads_only_the_first_partitions(store: PostgresStore, postgres_server: PostgresServer) -> None:
     create(store, *(f"p{number:03}" for number in range(PARTITIONS)))
     assert claim(store) == ["p000"]
     ring: dict[str, Any] = {"rings": [RING], "full": []}
-    assert rows_of(store, postgres_server.url(), "first_subqueues", **ring, most=2) == 2
-    assert rows_of(store, postgres_server.url(), "claimable_in", **ring) <= 2
-    assert rows_of(store, postgres_server.url(), "rings", queues=["t"]) <= 2
-    assert rows_of(store, postgres_server.url(), "arrivals_take", rings=[RING]) == 1, "the ring itself"
+    rows = partial(rows_read, store, postgres_server.url(), settings=("patience", "no_bitmaps"))
+    assert rows("first_subqueues", **ring, most=2) == 2
+    assert rows("claimable_in", **ring) <= 2
+    assert rows("rings", queues=["t"]) <= 2
+    assert rows("arrivals_take", rings=[RING]) == 1, "the ring itself"
     assert claim(store, 2) == ["p001", "p002"]
 
 

@@ -59,11 +59,11 @@ SELECT n.name, (
 SELECT ids FROM [claims] WHERE worker = %(worker)s AND op = %(op)s AND until > [now](%(seen)s, %(lead)s)
 
 -- name: claim_promote
--- Make due records claimable, the longest waiting first.
+-- Make due records claimable, the longest waiting first. The clock is read once: with a clock of each row, no index finds them.
 WITH promoted AS (
     UPDATE [ready] SET due = NULL, queue = coalesce(subqueue, queue) WHERE id IN (
         SELECT p.id FROM unnest(%(queues)s::text[]) AS q (queue) CROSS JOIN LATERAL (
-            SELECT r.id FROM [ready] AS r WHERE r.queue = q.queue AND r.due <= [now](%(seen)s, %(lead)s)
+            SELECT r.id FROM [ready] AS r WHERE r.queue = q.queue AND r.due <= (SELECT [now](%(seen)s, %(lead)s))
             ORDER BY r.due LIMIT %(promoted)s FOR UPDATE SKIP LOCKED
         ) AS p
     ) RETURNING subqueue
@@ -112,12 +112,15 @@ WITH open AS (
 
 -- name: claim_next_due
 -- Find when the next scheduled record of the queues is due, or a gate or rate opens. The largest number stands for a held record.
+-- A subquery with an order is planned by itself, so the records are read in that of the index until one is not parked.
 SELECT least(min(p.due), (
     --@next_opening
 )) FROM unnest(%(queues)s::text[]) AS q (queue) CROSS JOIN LATERAL (
-    SELECT r.due FROM [ready] AS r WHERE r.queue = q.queue AND r.due < 9223372036854775807
+    SELECT r.due FROM (
+        SELECT * FROM [ready] AS s WHERE s.queue = q.queue AND s.due < 9223372036854775807 ORDER BY s.due
+    ) AS r WHERE true
         --@unparked
-    ORDER BY r.due LIMIT 1
+    LIMIT 1
 ) AS p
 
 -- name: claim_put
@@ -147,9 +150,11 @@ SELECT
         --@next_opening
     ), (
         SELECT min(p.due) FROM open AS o CROSS JOIN LATERAL (
-            SELECT r.due FROM [ready] AS r WHERE r.queue = o.queue AND r.due < 9223372036854775807
+            SELECT r.due FROM (
+                SELECT * FROM [ready] AS s WHERE s.queue = o.queue AND s.due < 9223372036854775807 ORDER BY s.due
+            ) AS r WHERE true
                 --@unparked
-            ORDER BY r.due LIMIT 1
+            LIMIT 1
         ) AS p
     )),
     ARRAY(
