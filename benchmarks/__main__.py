@@ -53,10 +53,10 @@ def report(result: Result, *, goals: bool) -> None:
         print(f"  {verdict.text}  {'reached' if verdict.reached else 'NOT REACHED'}")
 
 
-def survey(asked: Survey, *, tiny: bool, record: bool) -> None:
+def survey(asked: Survey, stores: list[str], *, tiny: bool, record: bool) -> None:
     """Run a survey of milepost alone and print its table."""
     print(f"\n{asked.name}  {asked.title}", flush=True)
-    table = asked.run(tiny=tiny)
+    table = asked.run(tiny=tiny, stores=stores)
     widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
     for line in (table.columns, *table.rows):
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -85,6 +85,12 @@ def side_by_side() -> None:
         f"{', '.join(PROGRAMS)} take options of their own",
     )
     parser.add_argument("--only", help="measure only these peers, separated by commas")
+    stores = sorted({store for one in SURVEYS.values() for store in one.stores})
+    parser.add_argument(
+        "--stores",
+        default="",
+        help=f"measure these stores, of {','.join(stores)}, in surveys that have several (default Redis)",
+    )
     parser.add_argument("--runs", type=int, default=3, help="samples per peer (default 3)")
     parser.add_argument("--tiny", action="store_true", help="use tiny sizes, only to check that everything runs")
     parser.add_argument("--no-install", action="store_true", help="skip peers whose environment is missing")
@@ -94,6 +100,13 @@ def side_by_side() -> None:
     unknown = [name for name in asked.workloads if name not in known]
     if unknown:
         parser.error(f"no work {unknown[0]!r}; there are {', '.join(known)}")
+    chosen = [store for store in asked.stores.split(",") if store]
+    if unknown := [store for store in chosen if store not in stores]:
+        parser.error(f"no store {unknown[0]!r}; there are {', '.join(stores)}")
+    for name in asked.workloads:
+        offered = SURVEYS[name].stores if name in SURVEYS else ()
+        if chosen and offered and not {*chosen} & {*offered}:
+            parser.error(f"{name} is not measured on {asked.stores}; choose from {', '.join(offered)}")
     if asked.record and (asked.tiny or asked.only):
         parser.error("--record is for whole works at their full size")
     print(
@@ -103,7 +116,7 @@ def side_by_side() -> None:
     kept: dict[str, dict[str, list[float]]] = {}
     for name in asked.workloads or WORKLOADS:
         if name in SURVEYS:
-            survey(SURVEYS[name], tiny=asked.tiny, record=asked.record)
+            survey(SURVEYS[name], chosen, tiny=asked.tiny, record=asked.record)
             continue
         work = WORKLOADS[name]
         peers = [peer for peer in work.peers if not asked.only or peer in asked.only.split(",")]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,19 @@ def private_postgres() -> Iterator[Server]:
 
 
 SERVERS = {"Redis": private_redis, "PostgreSQL": private_postgres}
+
+
+@contextmanager
+def private_store(name: str) -> Iterator[Server]:
+    """Create a private store by its name in tables: Redis, PostgreSQL, SQLite or memory. The last two have no server, so pid 0."""
+    if name in SERVERS:
+        with SERVERS[name]() as server:
+            yield server
+    elif name == "SQLite":
+        with tempfile.TemporaryDirectory(prefix="milepost-bench-") as place:
+            yield Server(f"sqlite:///{Path(place) / 'jobs.db'}", 0, 0)
+    else:
+        yield Server("memory://", 0, 0)
 
 
 def _wait(port: int, server: subprocess.Popen[bytes]) -> None:

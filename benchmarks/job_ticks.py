@@ -20,8 +20,13 @@ def tick() -> int:
     """Count one job, from any thread. Return 1 as the result of the job."""
     n = next(_count)
     if n == 1 or n % EVERY == 0:
-        now = time.monotonic_ns()
-        if not _fifo:
-            _fifo.append(os.open(os.environ["BENCH_TICKS"], os.O_RDWR))
-        os.write(_fifo[0], b"%d %d\n" % (n, now))
+        mark(n)
     return 1
+
+
+def mark(n: int) -> None:
+    """Report a number and the time to the harness."""
+    now = time.monotonic_ns()
+    if not _fifo:
+        _fifo.append(os.open(os.environ["BENCH_TICKS"], os.O_RDWR))
+    os.write(_fifo[0], b"%d %d\n" % (n, now))

@@ -72,9 +72,9 @@ def _json(done: subprocess.CompletedProcess[str]) -> Any:
 def submit(peer: str, size: int, seconds: float, *, bulk: bool = False, on: str = "Redis") -> Sample:
     """Return jobs/s of no-op submits without a running worker."""
     with SERVERS[on]() as server:
-        _queue(peer, "prepare", server.url)
+        queue_command(peer, "prepare", server.url)
         before = cpu_seconds(server.pid)
-        done = _queue(peer, "bulk" if bulk else "submit", server.url, size, seconds)
+        done = queue_command(peer, "bulk" if bulk else "submit", server.url, size, seconds)
         spent = cpu_seconds(server.pid) - before
     return Sample(done["jobs"] / done["seconds"], {f"{on} us/job": spent / done["jobs"] * 1e6})
 
@@ -85,7 +85,7 @@ def drain(peer: str, size: int, seconds: float, *, bulk: bool, on: str = "Redis"
     The backlog is what could be submitted in the time, and the drain ends after that time too.
     """
     with SERVERS[on]() as server, fifo() as ticks:
-        jobs = _queue(peer, "bulk" if bulk else "submit", server.url, size, seconds)["jobs"]
+        jobs = queue_command(peer, "bulk" if bulk else "submit", server.url, size, seconds)["jobs"]
         last = max(jobs - jobs % DRAIN_EVERY, 1) if jobs >= DRAIN_EVERY else 1
         with worker_process(peer, server.url, ticks, DRAIN_EVERY) as worker:
             begun, at = ticks.read(worker)
@@ -102,13 +102,16 @@ def drain(peer: str, size: int, seconds: float, *, bulk: bool, on: str = "Redis"
 def pickup(peer: str, size: int, *, on: str = "Redis") -> Sample:
     """Return the median us from before the submit to the job's first line in an idle worker."""
     with SERVERS[on]() as server, fifo() as ticks:
-        _queue(peer, "prepare", server.url)
+        queue_command(peer, "prepare", server.url)
         with worker_process(peer, server.url, ticks, 1):
-            found = sorted(_queue(peer, "pickup", server.url, size, ticks=ticks)["latencies"])
+            found = sorted(queue_command(peer, "pickup", server.url, size, ticks=ticks)["latencies"])
     return Sample(statistics.median(found) * 1e6, {"p99 us": found[int(len(found) * 0.99)] * 1e6})
 
 
-def _queue(peer: str, command: str, url: str, size: int = 0, seconds: float = 0, ticks: Ticks | None = None) -> Any:
+def queue_command(
+    peer: str, command: str, url: str, size: int = 0, seconds: float = 0, ticks: Ticks | None = None
+) -> Any:
+    """Run a command of `queue_peer` in its own process, and return what it prints."""
     line = [*_program(peer), command, url, str(size), str(seconds)]
     environment = variables(peer) | ({"BENCH_TICKS": str(ticks.path)} if ticks else {})
     done = subprocess.run(
@@ -134,9 +137,9 @@ class Ticks:
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         self._text = b""
 
-    def read(self, worker: WorkerProcess) -> tuple[int, int]:
-        """Return the next tick. Raises PeerFailedError if the worker has ended or sends none for a minute."""
-        over = time.monotonic() + START_SECONDS
+    def read(self, worker: WorkerProcess, seconds: float = START_SECONDS) -> tuple[int, int]:
+        """Return the next tick. Raises PeerFailedError if the worker has ended or sends none in that time."""
+        over = time.monotonic() + seconds
         while b"\n" not in self._text:
             if select.select([self._fd], [], [], 0.2)[0]:
                 self._text += os.read(self._fd, 4096)
@@ -196,9 +199,9 @@ def worker_process(peer: str, url: str, ticks: Ticks, every: int, **more: str) -
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds of a process and its children, also those that have ended, user and system."""
+    """Return the CPU seconds of a process and its children, also those that have ended, user and system; 0 for pid 0, no process."""
     found = 0.0
-    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)] if pid else ():
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             found += times.user + times.system + times.children_user + times.children_system

@@ -1,11 +1,13 @@
 """Surveys of milepost alone: growth, concurrency, footprint. One module each.
 
-A survey is a module with `survey(size)`, which gives the rows of a table; `size` is the full number of jobs or less.
+A survey is a module with `survey(size)`, which gives the rows of a table; `size` is the full number of jobs or less. A survey
+with `stores` measures those that are asked for: its function is `survey(size, stores)`.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -34,12 +36,14 @@ class Survey:
     heading: str
     size: int
     tiny: int
+    stores: tuple[str, ...] = ()
+    """The stores that can be chosen; the first is the default."""
 
-    def run(self, *, tiny: bool) -> Table:
-        """Run the survey, which takes minutes at full size."""
-        table: Table = importlib.import_module(f"benchmarks.surveys.{self.name}").survey(
-            self.tiny if tiny else self.size
-        )
+    def run(self, *, tiny: bool, stores: Sequence[str] = ()) -> Table:
+        """Run the survey, which takes minutes at full size, on those of `stores` that it has, or its default."""
+        chosen = [store for store in self.stores if store in stores] or self.stores[:1]
+        module = importlib.import_module(f"benchmarks.surveys.{self.name}")
+        table: Table = module.survey(self.tiny if tiny else self.size, *([chosen] if chosen else ()))
         return table
 
 
@@ -102,6 +106,24 @@ SURVEYS = {
             "PostgreSQL under load",
             1_800,
             6,
+        ),
+        Survey(
+            "user_waits",
+            "waits that users notice: beside a backlog, for a cancel, for many children, for a resume",
+            "benchmarks.md",
+            "Waits that users notice",
+            100_000,
+            200,
+            ("Redis", "SQLite", "PostgreSQL"),
+        ),
+        Survey(
+            "partition_claims",
+            "the cost of a claim beside many partitions with limits",
+            "benchmarks.md",
+            "Claims beside many partitions",
+            10_000,
+            100,
+            ("Redis", "SQLite", "PostgreSQL", "memory"),
         ),
     )
 }

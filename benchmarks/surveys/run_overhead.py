@@ -5,17 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.environment import pin, private_redis
+from benchmarks.environment import pin, private_store
 from benchmarks.surveys import Table, figure
 
 SECONDS = 10.0
@@ -27,10 +23,9 @@ def survey(size: int) -> Table:
     pin(1)
     rows = []
     for name, running in (("Redis", 1), ("Redis", size // 10), ("Redis", size), ("SQLite", size), ("memory", size)):
-        with _opened(name) as (url, pid):
-            rows.append(
-                [name, f"{running:,}", *asyncio.run(_measure(url, running, pid, SECONDS if size > 100 else 1.0))]
-            )
+        with private_store(name) as server:
+            seconds = SECONDS if size > 100 else 1.0
+            rows.append([name, f"{running:,}", *asyncio.run(_measure(server.url, running, server.pid, seconds))])
     columns = ["store", "running", "steps/s", "heartbeat CPU", "writes/s", "Redis CPU", "cancel p50 ms", "p99 ms"]
     notes = [
         "Writes are accepted changes of records. The heartbeat is every 0.2 s unless MILEPOST_HEARTBEAT says otherwise."
@@ -38,19 +33,7 @@ def survey(size: int) -> Table:
     return Table("run_overhead", columns, rows, notes)
 
 
-@contextmanager
-def _opened(name: str) -> Iterator[tuple[str, int | None]]:
-    if name == "Redis":
-        with private_redis() as server:
-            yield f"redis://127.0.0.1:{server.port}/0", server.pid
-    elif name == "SQLite":
-        with tempfile.TemporaryDirectory(prefix="milepost-bench-") as place:
-            yield f"sqlite:///{Path(place) / 'jobs.db'}", None
-    else:
-        yield "memory://", None
-
-
-async def _measure(url: str, running: int, pid: int | None, seconds: float) -> list[str]:
+async def _measure(url: str, running: int, pid: int, seconds: float) -> list[str]:
     from milepost import AsyncJobManager
 
     manager = AsyncJobManager(url)
@@ -126,5 +109,5 @@ def _thread_cpu() -> float:
     return float(sum(one.user_time + one.system_time for one in psutil.Process().threads() if one.id in ours))
 
 
-def _cpu(pid: int | None) -> float:
+def _cpu(pid: int) -> float:
     return float(sum(psutil.Process(pid).cpu_times()[:2])) if pid else 0.0

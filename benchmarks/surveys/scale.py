@@ -11,14 +11,12 @@ import math
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import pin, private_redis
+from benchmarks.environment import pin, private_store
 from benchmarks.http_load import server
 from benchmarks.peers.milepost import fill
 from benchmarks.surveys import Table, figure
@@ -32,9 +30,9 @@ def survey(size: int) -> Table:
     pin(1)
     sizes = [max(size // 100, 10), max(size // 10, 20), size]
     rows, fast = [], []
-    for name, opened in (("Redis", _redis), ("SQLite", _sqlite)):
-        with opened() as url:
-            costs = _costs(url, sizes)
+    for name in ("Redis", "SQLite"):
+        with private_store(name) as server:
+            costs = _costs(server.url, sizes)
         for (verb, unit), found in costs.items():
             exponent = _exponent(sizes, found)
             rows.append([name, verb, unit, *(figure(cost) for cost in found), f"{exponent:+.2f}"])
@@ -42,18 +40,6 @@ def survey(size: int) -> Table:
                 fast.append(f"{verb} ({name})")
     notes = ["Grows faster than log n: " + ", ".join(fast) + "." if fast else "No operation grows faster than log n."]
     return Table("scale", ["store", "verb", "unit", *(f"{n:,} jobs" for n in sizes), "exponent"], rows, notes)
-
-
-@contextmanager
-def _redis() -> Iterator[str]:
-    with private_redis() as server:
-        yield f"redis://127.0.0.1:{server.port}/0"
-
-
-@contextmanager
-def _sqlite() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="milepost-bench-") as place:
-        yield f"sqlite:///{Path(place) / 'jobs.db'}"
 
 
 def _costs(url: str, sizes: list[int]) -> dict[tuple[str, str], list[float]]:

@@ -58,6 +58,23 @@ def test_survey_runs(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("name", "store"),
+    [
+        pytest.param(name, store, marks=[pytest.mark.service("postgresql")] if store == "PostgreSQL" else [])
+        for name, survey in SURVEYS.items()
+        for store in survey.stores[1:]
+    ],
+)
+def test_survey_runs_on_chosen_store(name: str, store: str) -> None:
+    done = bench(name, "--tiny", "--stores", store, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert f"\n  {store} " in done.stdout
+    assert "\n  Redis " not in done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.service("redis-server")
 def test_peer_installs_and_runs_its_workloads(tmp_path: Path) -> None:
@@ -83,3 +100,16 @@ def test_unknown_workload_is_named_in_error() -> None:
     done = bench("W99")
     assert done.returncode == 2
     assert "no work 'W99'; there are lifecycle" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        ("Oracle", "no store 'Oracle'; there are PostgreSQL, Redis"),
+        ("memory", "user_waits is not measured on memory; choose from Redis, SQLite, PostgreSQL"),
+    ],
+)
+def test_store_that_survey_lacks_is_named_in_error(store: str, message: str) -> None:
+    done = bench("user_waits", "--stores", store)
+    assert done.returncode == 2
+    assert message in done.stderr
