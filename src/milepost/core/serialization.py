@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 import re
 import unicodedata
 import uuid
@@ -33,6 +34,8 @@ PARAMS_BYTES = 1024 * KIB
 RESULT_BYTES = 1024 * KIB
 CHECKPOINT_BYTES = 256 * KIB
 JSON_DEPTH = 64
+MAX_NUMBER = 1e300
+"""Larger integers have no float."""
 LABELS_MAX = 16
 LABEL_CHARS = 128
 
@@ -65,6 +68,19 @@ def convert(value: Any) -> Any:
         if value.dtype.kind == "M" and value == value:
             return str(value)
     raise TypeError(f"{type(value).__name__} is not JSON-serialisable")
+
+
+def finite_number(value: object) -> int | float | None:
+    """Return a number as int or float, also one of numpy or a Decimal; None for anything else, NaN and infinities."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, numbers.Integral):
+        number: int | float = int(value)
+    elif isinstance(value, numbers.Real | Decimal):
+        number = float(value)
+    else:
+        return None
+    return number if abs(number) <= MAX_NUMBER else None  # false for NaN
 
 
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=convert)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.serialization import from_json, safe_str, to_json
+from milepost.core.serialization import finite_number, from_json, safe_str, to_json
 
 MILLION = 1_000_000
 MAX_AMOUNT = 1e12
@@ -23,15 +23,11 @@ def millionths(amounts: Any, field: str) -> dict[str, int]:
     for name, amount in amounts.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidInputError(field, f"{name!r:.60} is not a name of 1 to 40 letters, digits and underscores")
-        if (
-            isinstance(amount, bool)
-            or not isinstance(amount, int | float)
-            or not 0 <= amount <= MAX_AMOUNT  # false for nan, and for integers of any size
-        ):
-            raise InvalidInputError(
-                field, f"{name}: {safe_str(amount):.40} must be a number from 0 to {MAX_AMOUNT:.0e}"
-            )
-        found[name] = round(amount * MILLION)
+        number = finite_number(amount)
+        if number is None or not 0 <= number <= MAX_AMOUNT:
+            shown = f"{amount!r}" if isinstance(amount, str) else safe_str(amount)
+            raise InvalidInputError(field, f"{name}: {shown:.40} must be a number from 0 to {MAX_AMOUNT:.0e}")
+        found[name] = round(number * MILLION)
     return found
 
 

@@ -29,6 +29,8 @@ from milepost.core.serialization import (
     PARAMS_BYTES,
     RESULT_BYTES,
     US,
+    finite_number,
+    seconds,
     single_line,
     to_json,
     to_micros,
@@ -95,6 +97,7 @@ def submit_fields(
     for name, instant in FROM_NOW.items():
         if options.get(name) is not None and options.get(instant) is not None:
             raise InvalidInputError(name, f"cannot be combined with {instant}; omit one of them")
+    _check_times(options)
     for name in ("queue", "limit_key"):
         if options.get(name) == job_type:
             del options[name]
@@ -123,17 +126,32 @@ def submit_fields(
     )
 
 
+def _check_times(options: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError if a job could never start, because its latest start is before its earliest."""
+    given = {name: options[name] for name in _TIMES if options.get(name) is not None}
+    if {"delay", "expires_in"} <= given.keys():
+        delay, expires_in = given["delay"], given["expires_in"]
+        if seconds(expires_in, "expires_in") < seconds(delay, "delay"):
+            raise InvalidInputError("expires_in", f"{expires_in!r:.40} is less than the delay {delay!r:.40}: {_NEVER}")
+    if {"not_before", "not_after"} <= given.keys():
+        earliest, latest = given["not_before"], given["not_after"]
+        if to_micros(latest, "not_after") < to_micros(earliest, "not_before"):
+            raise InvalidInputError("not_after", f"{latest} is before not_before, {earliest}: {_NEVER}")
+
+
+_TIMES = ("delay", "expires_in", "not_before", "not_after")
+_NEVER = "the job could never start"
+
+
 def progress_text(progress: object) -> str:
     """Return a fraction as text, clamped to [0, 1]. Raises InvalidInputError unless it is a finite number."""
-    if isinstance(progress, bool) or not isinstance(progress, int | float):
-        raise InvalidInputError(
-            "progress", f"{progress!r:.40} is a {type(progress).__name__}; must be a number from 0.0 to 1.0"
-        )
-    if not math.isfinite(progress):
-        raise InvalidInputError("progress", f"{progress} is not finite; must be a number from 0.0 to 1.0")
-    if progress > 1.0:
-        _warn_of_percentage(progress)
-    return repr(float(min(1.0, max(0.0, progress))))
+    number = finite_number(progress)
+    if number is None:
+        kind = "not finite" if isinstance(progress, float) else f"a {type(progress).__name__}"
+        raise InvalidInputError("progress", f"{progress!r:.40} is {kind}; must be a number from 0.0 to 1.0")
+    if number > 1.0:
+        _warn_of_percentage(number)
+    return repr(float(min(1.0, max(0.0, number))))
 
 
 def _warn_of_percentage(progress: float) -> None:

@@ -5,7 +5,7 @@ A step of the loop updates two cells that the heartbeat reads, and checks whethe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +27,14 @@ def key_function(key: Key) -> Callable[[Any], Any] | None:
         return item[key] if isinstance(item, dict) else getattr(item, key)
 
     return read
+
+
+def length_of(items: object) -> int | None:
+    """Return how many items there are, or None if that is unknown; data loaders may have a length that they cannot tell."""
+    try:
+        return len(items) if isinstance(items, Sized) else None
+    except (TypeError, AttributeError, NotImplementedError, OverflowError):
+        return None
 
 
 class Each(Generic[T]):

@@ -7,7 +7,7 @@ on an item is durable (``resume=True``), or if the variables are restored (``sta
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Set, Sized
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from milepost.core.codecs import continues_loops
@@ -15,9 +15,9 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import from_json, safe_str, single_line
 from milepost.run.crash_report import masked, masked_line, redacted
 from milepost.run.cursor import Cursor, LoopScope, current_loop, duplicate_name_error
-from milepost.run.each import NAME_BYTES, Each, Key, key_function
+from milepost.run.each import NAME_BYTES, Each, Key, key_function, length_of
 from milepost.run.items import ItemOutcome, Ledger
-from milepost.run.stages import LOOP, LiveStage
+from milepost.run.stages import LOOP, UNIT_CHARS, LiveStage, whole_number
 from milepost.run.state import Snapshots, StateBinding
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def begin_each(
     place = new_place(run, stage, resumes=resumes)
     place.has_state = binding is not None
     kept = run._loops.earlier.get(place.name, {})
-    size = total if total is not None else len(items) if isinstance(items, Sized) else None
+    size = length_of(items) if total is None else whole_number(total, f"total of loop {place.name!r:.80}")
     masks = run._secret_values
     continues = resumes and bool(kept.get("n")) and ("key" in kept) == (key is not None) and "results" not in kept
     continues = continues and ("state" in kept) == (binding is not None)
@@ -110,6 +110,7 @@ def begin_each(
         size = min(size, len(run._loops.only))
     continues = cursor is not None and bool(cursor.kept)
     own: list[LiveStage] = []
+    into: list[LiveStage] = []
 
     def begin(loop: Each[Any]) -> None:
         if not continues:
@@ -118,12 +119,10 @@ def begin_each(
             parent = run._open[-1] if run._open else None
             name = masked(stage or LOOP, masks)
             own.append(run._enter(LiveStage(name, weight, size, unit, parent, run._stop_reasons, run._leave)))
-        into = run._open[-1]
-        if into.total is None:
-            into.total = size
-        if into.unit == "item" and not into.count:
-            into.unit = unit
-        into._counters.append(lambda: loop.count())
+        into.append(run._open[-1])
+        if into[0].unit == "item" and not into[0].count:
+            into[0].unit = single_line(unit or "item", UNIT_CHARS)
+        into[0].follow(place, place.outer, size, lambda: loop.count())
         place.enter()
         if cursor is not None:
             run._kept_work.begin()
@@ -133,6 +132,8 @@ def begin_each(
         if cursor is not None:
             cursor.leave()
             run._kept_work.end()
+        for stage in into:
+            stage.unfollow(place)
         for made in own:
             made.end() if finished else run._leave(made)
 

@@ -132,6 +132,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         self._last_report: dict[str, str] = {"progress": "0.0"}
         """The report fields that failed to serialise, and the last report; see `report.py`."""
         self._stages: list[LiveStage] = []
+        self._stages_by_age: list[LiveStage] = []
         self._open: list[LiveStage] = []
         self._fraction = self._reached = 0.0
         self._message: str | None = None
@@ -337,12 +338,6 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         self._open.append(stage)
         self._add_stage(stage)
         return stage
-
-    def _add_stage(self, stage: LiveStage) -> None:
-        siblings = stage.parent.children if stage.parent is not None else self._stages
-        for earlier in siblings:
-            earlier.end_if_over()
-        siblings.append(stage)
 
     def _leave(self, stage: LiveStage) -> None:
         if stage in self._open:

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from milepost.core.errors import InvalidInputError, RunStop
-from milepost.core.serialization import single_line
+from milepost.core.serialization import finite_number, single_line
 from milepost.run.crash_report import masked, masked_line
+from milepost.run.loop_counts import LoopCounts
+
+log = logging.getLogger("milepost.run")
+
+ROUNDING = 1e-6
+UNIT_CHARS = 64
+LARGE = 2**63
+MAX_STAGES = 200
+"""How many stages a run keeps; each report and event has all of them."""
 
 
 class LiveStage:
@@ -24,16 +34,16 @@ class LiveStage:
     """Whether this is a captured bar. Captured bars set the progress of a run only if it reports none itself."""
 
     __slots__ = (
-        "_counters",
         "_leave",
         "_stops",
+        "_total",
         "children",
         "done",
         "ended_at",
+        "loops",
         "name",
         "parent",
         "started_at",
-        "total",
         "unit",
         "weight",
     )
@@ -49,9 +59,11 @@ class LiveStage:
         leave: Callable[[LiveStage], None],
     ) -> None:
         self.name = single_line(name, 200)
-        self.weight = weight
+        self.weight = None if weight is None else checked_number(weight, f"weight of stage {self.name!r:.80}")
+        self.loops = LoopCounts()
+        """The tracked loops that count here."""
         self.total = total
-        self.unit = unit
+        self.unit = single_line(unit or "item", UNIT_CHARS)
         self.parent = parent
         self.done: float = 0
         self.children: list[LiveStage] = []
@@ -59,26 +71,47 @@ class LiveStage:
         self.ended_at: str | None = None
         self._stops = stops
         self._leave = leave
-        self._counters: list[Callable[[], float]] = []
 
     def advance(self, n: float = 1) -> None:
         """Count `n` more units as done. Raises JobCancelled (or another RunStop) if the run is stopped."""
-        self.done += n
+        if type(n) is int and n < LARGE:  # the usual case, which needs no further check
+            self.done += n
+        elif (number := checked_number(n, f"advance of stage {self.name!r:.80}")) is not None:
+            self.done += number
         if self._stops:
             raise self._stops[0]
 
     @property
+    def total(self) -> float | None:
+        """How many units the stage has, or None if that is unknown; a stage beyond its total has none."""
+        total = self._total if self._total is not None else self.loops.total
+        return None if total is not None and self.count > total + abs(total) * ROUNDING else total
+
+    @total.setter
+    def total(self, total: float | None) -> None:
+        number = None if total is None else checked_number(total, f"total of stage {self.name!r:.80}")
+        self._total = None if number is None or number < 0 else number
+
+    @property
     def count(self) -> float:
         """Return how many units are done, including those of tracked loops."""
-        return self.done + sum(counter() for counter in self._counters) if self._counters else self.done
+        return self.done + self.loops.count()
+
+    def follow(self, loop: object, around: object | None, size: float | None, count: Callable[[], float]) -> None:
+        """Count the items of a tracked loop, which may be inside the loop `around`, until its `unfollow`."""
+        self.loops.add(loop, around, size, count, self._total)
+
+    def unfollow(self, loop: object) -> None:
+        """Keep the count of a loop that has ended."""
+        self.loops.end(loop)
 
     @property
     def fraction(self) -> float:
         """Return how far the stage is, from 0 to 1."""
         if self.ended_at is not None:
             return 1.0
-        if self.total:
-            return min(1.0, self.count / self.total)
+        if total := self.total:
+            return min(1.0, self.count / total)
         return estimate(self.children, {}).fraction
 
     @property
@@ -120,8 +153,8 @@ class LiveStage:
         shown: dict[str, Any] = {"name": self.name, "done": done, "unit": self.unit, "started_at": self.started_at}
         if self.weight is not None:
             shown["weight"] = self.weight
-        if self.total is not None:
-            shown["total"] = self.total
+        if (total := self.total) is not None:
+            shown["total"] = total
         if self.parent is not None:
             shown["parent"] = self.parent.name
         if self.ended_at is not None:
@@ -180,14 +213,23 @@ def _weight(stage: LiveStage) -> float:
     return 1.0 if stage.weight is None else stage.weight
 
 
+def checked_number(value: Any, what: str) -> float | None:
+    """Return a number that code has given, also of numpy; log what is none, and return None."""
+    number = finite_number(value)
+    if number is None:
+        log.warning("%s: %.40r is not a finite number; ignored", what, value)
+    return number
+
+
+def whole_number(value: Any, what: str) -> int | None:
+    """Return a number of items; log what is none, and return None."""
+    number = checked_number(value, what)
+    return None if number is None or number < 0 else int(number)
+
+
 def now_text() -> str:
     """Return the time, as stages hold it."""
     return datetime.now(UTC).isoformat()
-
-
-log = logging.getLogger("milepost.run")
-
-ROUNDING = 1e-6
 
 
 class ProgressMixin:
@@ -198,6 +240,7 @@ class ProgressMixin:
     _stop_reasons: list[RunStop]
     _plan: Mapping[str, float]
     _stages: list[LiveStage]
+    _stages_by_age: list[LiveStage]
     _message: str | None
     _fraction: float
     _reached: float
@@ -209,14 +252,15 @@ class ProgressMixin:
         logged and ignored.
         """
         if fraction is not None:
-            if isinstance(fraction, int | float) and fraction > 1.0 + ROUNDING:
+            number = finite_number(fraction)
+            if number is not None and number > 1.0 + ROUNDING:
                 raise InvalidInputError(
-                    "progress", f"{fraction!r:.40} must be a fraction from 0 to 1; did you mean {fraction / 100:g}?"
+                    "progress", f"{number!r:.40} must be a fraction from 0 to 1; did you mean {number / 100:g}?"
                 )
-            if isinstance(fraction, int | float) and not isinstance(fraction, bool) and fraction == fraction:
-                self._fraction = max(self._fraction, min(1.0, float(fraction)))
+            if number is not None:
+                self._fraction = max(self._fraction, min(1.0, float(number)))
             else:
-                log.warning("job %s: progress(%r) is not a number from 0 to 1; ignored", self.job_id, fraction)
+                log.warning("job %s: progress(%.40r) is not a number from 0 to 1; ignored", self.job_id, fraction)
         if message is not None:
             self._message = masked_line(message, self._secret_values)
         if self._stop_reasons:
@@ -256,3 +300,25 @@ class ProgressMixin:
 
     def _estimate(self) -> Estimate:
         return estimate(self._stages, self._plan)
+
+    def _add_stage(self, stage: LiveStage) -> None:
+        siblings = self._siblings(stage)
+        for earlier in siblings:
+            earlier.end_if_over()
+        siblings.append(stage)
+        self._stages_by_age.append(stage)
+        if len(self._stages_by_age) > MAX_STAGES:
+            self._forget_stage()
+
+    def _forget_stage(self) -> None:
+        """Leave out the oldest stage that has ended and has no share of the progress."""
+        for stage in self._stages_by_age:
+            has_share = stage.weight is not None or stage.name in self._plan or stage is self._stages[0]
+            if stage.ended_at is not None and not has_share:
+                with suppress(ValueError):  # another thread was faster
+                    self._stages_by_age.remove(stage)
+                    self._siblings(stage).remove(stage)
+                return
+
+    def _siblings(self, stage: LiveStage) -> list[LiveStage]:
+        return stage.parent.children if stage.parent is not None else self._stages
