@@ -73,6 +73,16 @@ def test_waiting_text_of_unknown_reason_is_neutral() -> None:
     assert waiting_text(WaitingFor("previous_run_stopping")) == "Waiting for the previous run to stop"
 
 
+@pytest.mark.parametrize(
+    ("years", "text"), [(0, "Starts 26 Nov 12:00:00 UTC"), (2, "Starts 26 Nov {year} 12:00:00 UTC")]
+)
+def test_start_in_another_year_has_its_year(years: int, text: str) -> None:
+    at = NOON.replace(year=NOON.year + years)
+    waits = WaitingFor("starts_at", {"at": at.isoformat()})
+    shown = Job("p", "import", JobStatus.PENDING, 0.0, "", NOON, run_by="worker", waiting_for=waits).activity
+    assert shown == text.format(year=at.year)
+
+
 @pytest.mark.parametrize(("group", "text"), [("children:p", "its children"), ("children:q", "the children of q")])
 def test_parent_waits_for_its_own_children(group: str, text: str) -> None:
     waits = WaitingFor("after", {"group": group})

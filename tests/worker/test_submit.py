@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -234,6 +235,30 @@ def test_delay_and_expires_in_count_from_creation(jobs: Jobs, delay: Any) -> Non
         assert job.not_before == job.created_at + timedelta(hours=2)
     assert one.not_after == one.created_at + timedelta(days=1)
     assert named.not_after is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (
+            {"delay": "2h", "expires_in": "1h"},
+            "expires_in: '1h' is less than the delay '2h': the job could never start",
+        ),
+        (
+            {"not_before": datetime(2126, 1, 2, tzinfo=UTC), "not_after": datetime(2126, 1, 1, tzinfo=UTC)},
+            "not_after: 2126-01-01 00:00:00+00:00 is before not_before, 2126-01-02 00:00:00+00:00",
+        ),
+        ({"timeout": 0}, "timeout: 0 must be more than 0; omit it for no limit"),
+        ({"timeout": "0s"}, "timeout: '0s' must be more than 0"),
+    ],
+)
+def test_times_that_let_no_job_run_are_refused(jobs: Jobs, options: Any, error: str) -> None:
+    handler = jobs.job("reindex")(reindex)
+    with pytest.raises(InvalidInputError, match=re.escape(error)):
+        jobs.submit(handler.options(**options), "docs")
+    with pytest.raises(InvalidInputError, match=re.escape("timeout: 0.0 must be more than 0")):
+        jobs.job("other", timeout=0)(reindex)
+    assert jobs.list_jobs() == []
 
 
 def test_delayed_job_starts_when_it_is_due(jobs: Jobs) -> None:

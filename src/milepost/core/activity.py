@@ -125,12 +125,12 @@ def activity(job: Job) -> str:
     return _line(_BY_STATUS[job.status.value](job))
 
 
-def waiting_text(waiting_for: WaitingFor | None) -> str:
-    """Return the text for the reason why a job waits."""
+def waiting_text(waiting_for: WaitingFor | None, since: datetime | None = None) -> str:
+    """Return the text for the reason why a job waits. Times in another year than `since` are shown with their year."""
     if waiting_for is None or waiting_for.code not in _WAITS:
         return "Waiting for a worker"
     try:
-        values = {name: _shown(name, value) for name, value in waiting_for.params.items()}
+        values = {name: _shown(name, value, since) for name, value in waiting_for.params.items()}
         text = _WAITS[waiting_for.code].format_map(values)
         return f"{text}, which is stalled: {values['stalled']}" if "stalled" in values else text
     except (KeyError, ValueError):
@@ -194,7 +194,7 @@ def _pending(job: Job) -> str:
     if waits is not None and waits.params.get("group") == f"children:{job.job_id}":
         counts = waits.members
         return "Waiting for its children" + ("" if counts is None else f": {members_text(counts)}")
-    return waiting_text(waits)
+    return waiting_text(waits, job.updated_at or job.created_at)
 
 
 def _running(job: Job) -> str:
@@ -242,7 +242,7 @@ def _cancelled(job: Job) -> str:
     if receipt is not None and receipt.reason == "dependency_failed" and job.error:
         return f"Cancelled: job {job.error.partition(' ')[2]} did not complete"
     who = "" if receipt is None or not receipt.requested_by else f" by {receipt.requested_by}"
-    when = "" if job.completed_at is None else f" {_moment(job.completed_at)}"
+    when = "" if job.completed_at is None else f" {_moment(job.completed_at, job.created_at)}"
     how = "" if receipt is None or job.started_at is None else f"; {_stop(receipt)}"
     return f"Cancelled{who}{when}{how}"
 
@@ -282,9 +282,9 @@ def _line(text: str) -> str:
     return ""
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(name: str, value: Any, since: datetime | None) -> str:
     if name == "at" and isinstance(value, str):
-        return _moment(datetime.fromisoformat(value))
+        return _moment(datetime.fromisoformat(value), since)
     if name == "resume":
         return _RESUMES.get(str(value), _RESUMES["all"])
     if name == "group" and isinstance(value, str):
@@ -295,6 +295,8 @@ def _shown(name: str, value: Any) -> str:
     return str(value)
 
 
-def _moment(at: datetime) -> str:
-    """Return a time in UTC: ``26 Nov 14:05:09 UTC``."""
-    return f"{at.astimezone(UTC):%d %b %H:%M:%S} UTC".lstrip("0")
+def _moment(at: datetime, since: datetime | None) -> str:
+    """Return a time in UTC: ``26 Nov 14:05:09 UTC``, with its year if that is not the one of `since`."""
+    at = at.astimezone(UTC)
+    year = f" {at.year}" if since is not None and since.astimezone(UTC).year != at.year else ""
+    return f"{at:%d %b}{year}{at: %H:%M:%S} UTC".lstrip("0")

@@ -78,6 +78,8 @@ class Option:
                 text = str(to_micros(value, name))
             case "duration":
                 text = str(int(seconds(value, name) * 1_000_000))
+                if text == "0" and name == "timeout":
+                    raise InvalidInputError(name, f"{value!r:.40} must be more than 0; omit it for no limit")
             case "choice":
                 if value not in self.choices:
                     raise InvalidInputError(name, f"{value!r:.40} must be {' or '.join(map(repr, self.choices))}")

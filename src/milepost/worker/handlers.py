@@ -127,7 +127,10 @@ class TypeOptions:
         return cls(**given, retry=RetryRules(**rules), hooks=EndHooks(**hooks) if hooks else None)
 
     def __post_init__(self) -> None:
-        submit_fields("x", params=None, max_attempts=self.max_attempts, priority=self.priority, on_lost=self.on_lost)
+        submit_fields(
+            "x", params=None, max_attempts=self.max_attempts, priority=self.priority, on_lost=self.on_lost,
+            timeout=self.timeout,
+        )  # fmt: skip
         labels_text(self.labels)
         if self.queue is not None:
             validate_key(self.queue, "queue", QUEUE_BYTES)
