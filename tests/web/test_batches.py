@@ -15,7 +15,8 @@ from milepost.client import AccessDeniedError
 from milepost.core.errors import DuplicateJobError, IllegalTransitionError
 from milepost.core.values import MemberCounts
 from milepost.settings import Settings
-from milepost.web import auth, schemas
+from milepost.web import auth
+from milepost.web.api.batches import ClosedBatch
 from milepost.web.app import create_app
 from milepost.web.security.api_keys import ApiKeyStore
 from milepost.worker.registry import publish, published_type
@@ -170,7 +171,7 @@ async def test_key_without_read_closes_a_batch_and_sees_no_counts(jobs: AsyncJob
         await writer.submit("load", group="import")
     again = await writer.request("POST", "/api/batches/import/close", body={})
     assert again == {"name": "import", "status": "running", "closed": True, "progress": 0.0}
-    assert set(again) == {name for name, field in schemas.ClosedBatch.model_fields.items() if field.is_required()}
+    assert set(again) == {name for name, field in ClosedBatch.model_fields.items() if field.is_required()}
     with pytest.raises(AccessDeniedError):
         await writer.batch("import").counts()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
+from pydantic import Field
 from starlette.responses import Response
 
 from milepost.core.errors import InvalidInputError, ScheduleNotFoundError
@@ -16,12 +17,63 @@ from milepost.web.api.submit import seen_bytes
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
 from milepost.web.http.problems import Problem
+from milepost.web.schemas.fields import TYPE_PATTERN, Json, RequestModel, ResponseModel
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import DELETE, READ, WRITE, Principal, limit_reached
 
 JSON = "application/json"
 MAX_OWN = 100
 """The most schedules of one key or user: the jobs that they make do not count as its pending jobs."""
+
+
+class ScheduleBody(RequestModel):
+    """When to make jobs of which type. Either `cron`, in the local time of `tz`, or `every`, an interval in seconds.
+
+    `options` are those of a submit, for example priority, queue or budget, except for those that belong to one job: job_id,
+    on_duplicate, not_before, not_after, after, group and parent_id.
+    """
+
+    job_type: str = Field(pattern=TYPE_PATTERN, examples=["reindex"])
+    cron: str | None = Field(None, max_length=200, examples=["0 3 * * *"])
+    every: float | None = Field(None, ge=1, le=366 * 86_400)
+    tz: str = Field("UTC", min_length=1, max_length=100, examples=["Europe/Berlin"])
+    catch_up: Literal["last", "none", "all"] = "last"
+    overlap: Literal["skip", "queue", "allow"] = "skip"
+    params: dict[str, Json] = Field(default_factory=dict)
+    labels: dict[str, str] | None = None
+    options: dict[str, Json] = Field(default_factory=dict, max_length=20, examples=[{"priority": 5}])
+
+
+class ScheduleRecord(ResponseModel):
+    """A schedule. `paused` is why it makes no jobs: `user`, `undeclared` or `key_ended`. `upcoming` are its next ticks."""
+
+    name: str
+    job_type: str
+    cron: str | None
+    every: float | None
+    tz: str
+    catch_up: str
+    overlap: str
+    next_at: str | None
+    last_at: str | None
+    last_job_id: str | None
+    fired: int
+    skipped: int
+    paused: str | None
+    release: str | None
+    declared_at: str | None
+    overridden: bool
+    created_at: str | None
+    created_by: str | None
+    labels: dict[str, str]
+    params: dict[str, Json]
+    upcoming: list[str]
+
+
+class ScheduleList(ResponseModel):
+    """All schedules that the caller may see, by name."""
+
+    schedules: list[ScheduleRecord]
 
 
 def add_schedules(router: APIRouter, context: WebContext) -> None:
@@ -47,21 +99,21 @@ def add_schedules(router: APIRouter, context: WebContext) -> None:
     def answer(schedule: Schedule, status: int = 200) -> Response:
         return Response(encoded(schedule.to_dict()), status, media_type=JSON)
 
-    @router.get("/api/schedules", dependencies=read, response_model=schemas.ScheduleList, responses=schemas.problems(),
+    @router.get("/api/schedules", dependencies=read, response_model=ScheduleList, responses=schemas.problems(),
                 tags=["schedules"], summary="List schedules with their next five ticks")  # fmt: skip
     async def list_schedules(request: Request) -> Response:
         found = [one for one in await context.manager.list_schedules() if _sees(principal_of(request), one)]
         return Response(encoded({"schedules": [one.to_dict() for one in found]}), media_type=JSON)
 
-    @router.get("/api/schedules/{name}", dependencies=read, response_model=schemas.ScheduleRecord,
+    @router.get("/api/schedules/{name}", dependencies=read, response_model=ScheduleRecord,
                 responses=schemas.problems(404), tags=["schedules"], summary="Read a schedule")  # fmt: skip
     async def get_schedule(request: Request, name: str) -> Response:
         return answer(await visible(request, name))
 
-    @router.put("/api/schedules/{name}", dependencies=write, response_model=schemas.ScheduleRecord,
+    @router.put("/api/schedules/{name}", dependencies=write, response_model=ScheduleRecord,
                 responses=schemas.problems(409), tags=["schedules"],
                 summary="Make a schedule, or change the one of this name")  # fmt: skip
-    async def put_schedule(request: Request, name: str, body: schemas.ScheduleBody) -> Response:
+    async def put_schedule(request: Request, name: str, body: ScheduleBody) -> Response:
         principal = principal_of(request)
         options = _options(body, principal)
         queue = options.get("queue")
@@ -93,13 +145,13 @@ def add_schedules(router: APIRouter, context: WebContext) -> None:
         await audit(context.store, principal_of(request), "schedule.remove", name)
         return Response(status_code=204)
 
-    @router.post("/api/schedules/{name}/pause", dependencies=write, response_model=schemas.ScheduleRecord,
+    @router.post("/api/schedules/{name}/pause", dependencies=write, response_model=ScheduleRecord,
                  responses=schemas.problems(404), tags=["schedules"], summary="Pause a schedule")  # fmt: skip
     async def pause_schedule(request: Request, name: str) -> Response:
         await visible(request, name)
         return answer(await context.manager.pause_schedule(name))
 
-    @router.post("/api/schedules/{name}/resume", dependencies=write, response_model=schemas.ScheduleRecord,
+    @router.post("/api/schedules/{name}/resume", dependencies=write, response_model=ScheduleRecord,
                  responses=schemas.problems(404), tags=["schedules"],
                  summary="Resume a paused schedule; ticks during the pause make no jobs")  # fmt: skip
     async def resume_schedule(request: Request, name: str) -> Response:
@@ -124,7 +176,7 @@ def _sees(principal: Principal, schedule: Schedule) -> bool:
     return principal.job_id is None and all(schedule.labels.get(name) == value for name, value in labels)
 
 
-def _options(body: schemas.ScheduleBody, principal: Principal) -> dict[str, Any]:
+def _options(body: ScheduleBody, principal: Principal) -> dict[str, Any]:
     """Return the options of the jobs, restricted by the principal. Raises InvalidInputError."""
     settable = SCHEDULE_OPTIONS - {"labels"}  # a field of the body
     for name in body.options:

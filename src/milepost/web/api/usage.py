@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -13,16 +13,44 @@ from milepost.manager.usage import usage_report
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
+from milepost.web.schemas.fields import ResponseModel
 from milepost.web.security.principals import READ
 
 JSON = "application/json"
+
+
+class Usage(ResponseModel):
+    """What jobs spent from the day `since` to the day `until`, both included, in UTC: amounts by name, by group and in all.
+
+    Groups are types, days, or values of a label; jobs without the label are under "". `complete` is false if earlier days
+    of the period are no longer kept. `label_names` has the names of the labels of these jobs.
+    """
+
+    since: str
+    until: str
+    by: str
+    groups: dict[str, dict[str, float]]
+    total: dict[str, float]
+    complete: bool
+    label_names: list[str]
+
+
+class JobUsage(ResponseModel):
+    """What the runs of a job, its descendants, and both have spent: amounts by name. And the budget of the job, which covers
+    its descendants, with what happens once it is spent; null without a budget."""
+
+    own: dict[str, float]
+    descendants: dict[str, float]
+    total: dict[str, float]
+    budget: dict[str, float]
+    on_budget: Literal["fail", "ask"] | None
 
 
 def add_usage(router: APIRouter, context: WebContext) -> None:
     """Add the routes for usage."""
     read = context.authenticator.require(READ)
 
-    @router.get("/api/usage", dependencies=[read], response_model=schemas.Usage, responses=schemas.problems(),
+    @router.get("/api/usage", dependencies=[read], response_model=Usage, responses=schemas.problems(),
                 tags=["usage"], summary="Get what jobs have spent, by type, day or label")  # fmt: skip
     async def usage(
         request: Request,
@@ -40,7 +68,7 @@ def add_usage(router: APIRouter, context: WebContext) -> None:
         return Response(encoded(report.to_dict()), media_type=JSON)
 
     @router.get("/api/jobs/{job_id}/usage", dependencies=[context.authenticator.require(READ, link=True)],
-                response_model=schemas.JobUsage, responses=schemas.problems(404), tags=["jobs"],
+                response_model=JobUsage, responses=schemas.problems(404), tags=["jobs"],
                 summary="Get what a job and its descendants have spent")  # fmt: skip
     async def job_usage(request: Request, job_id: str) -> Response:
         await context.visible_job(request, job_id)

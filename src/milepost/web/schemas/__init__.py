@@ -23,7 +23,6 @@ from milepost.web.schemas.access import (
     WebhookReplayed,
     WebhookTested,
 )
-from milepost.web.schemas.batches import BatchBody, BatchCounts, CloseBody, ClosedBatch
 from milepost.web.schemas.fields import Json, Problem, When, problems
 from milepost.web.schemas.jobs import (
     AnswerBody,
@@ -41,7 +40,6 @@ from milepost.web.schemas.jobs import (
     SubmitBody,
     UpdateBody,
 )
-from milepost.web.schemas.limits import GateClosing, LimitList, LimitRecord, LimitSettings
 from milepost.web.schemas.overview import (
     Alive,
     Doctor,
@@ -54,8 +52,6 @@ from milepost.web.schemas.overview import (
     Stats,
     Workers,
 )
-from milepost.web.schemas.schedules import ScheduleBody, ScheduleList, ScheduleRecord
-from milepost.web.schemas.usage import JobUsage, Usage
 
 __all__ = [
     "Alive",
@@ -64,28 +60,19 @@ __all__ = [
     "ApiKeyBody",
     "ApiKeyList",
     "Attempts",
-    "BatchBody",
-    "BatchCounts",
     "BulkBody",
     "BulkDone",
     "CancelBody",
-    "CloseBody",
-    "ClosedBatch",
     "Doctor",
     "Done",
     "EventRecord",
     "Failures",
-    "GateClosing",
     "JobList",
     "JobRecord",
     "JobType",
     "JobTypes",
-    "JobUsage",
     "Json",
     "LimitBody",
-    "LimitList",
-    "LimitRecord",
-    "LimitSettings",
     "Logs",
     "NewApiKey",
     "NewWebhook",
@@ -95,9 +82,6 @@ __all__ = [
     "Ready",
     "ReplayBody",
     "RetryBody",
-    "ScheduleBody",
-    "ScheduleList",
-    "ScheduleRecord",
     "Session",
     "SessionBody",
     "Share",
@@ -107,7 +91,6 @@ __all__ = [
     "Stats",
     "SubmitBody",
     "UpdateBody",
-    "Usage",
     "Webhook",
     "WebhookBody",
     "WebhookList",
