@@ -14,7 +14,6 @@ from milepost.documents.configuration import current
 from milepost.documents.errors import BadDocumentError, GenerationChangedError, SupersededError, VersionVanishedError
 from milepost.documents.file_selection import FileSelection, Source, select_files
 from milepost.documents.folder_sync import FolderSync
-from milepost.documents.indexing_progress import IndexingProgress
 from milepost.documents.job_params import (
     ChunkTokens,
     Database,
@@ -35,12 +34,13 @@ from milepost.documents.pipeline import (
     load_document,
     open_index,
 )
-from milepost.documents.stages import Indexing, TimedStages, log_passed_over, start_run
+from milepost.documents.stages import Indexing, TimedStages, log_passed_over, shares, start_run
 from milepost.documents.store import open_store
 from milepost.documents.store.filters import checked_metadata
 from milepost.documents.store.records import Origins, Version
 from milepost.plugins import command_line_hints, owned_by
 from milepost.run.run import Run
+from milepost.run.stages import LiveStage
 
 _MAX_LISTED: Final = 1000
 _MAX_SHOWN: Final = 5
@@ -332,3 +332,51 @@ class _Ingestion:
 def _size(source: Source) -> int:
     """Return the share of a file in the progress: its bytes, at least 1."""
     return max(1, source.size)
+
+
+class IndexingProgress:
+    """Advances a stage of bytes, and one that counts chunks, while files are indexed in groups.
+
+    Each byte counts as loaded, chunked and embedded by the share of time.
+    """
+
+    def __init__(self, index: Index, stage: LiveStage, embedding: LiveStage) -> None:
+        self._loading, _, self._embedding = shares(index, 1.0, loading=True)
+        self._stage = stage
+        self._chunks = embedding
+        self._size = self._bytes_loaded = 0
+        self._group_bytes = 0.0  # of files that wait for their vectors
+        self._group_chunks = 0
+        self._exact = 0.0
+
+    def begin(self, size: int) -> None:
+        """Begin a file of `size` bytes."""
+        self._size, self._bytes_loaded = size, 0
+
+    def loaded(self, count: int) -> None:
+        """Count bytes of the file as read."""
+        count = min(count, self._size - self._bytes_loaded)
+        self._bytes_loaded += count
+        self._advance(count * self._loading)
+
+    def chunked(self, version: Version | None) -> None:
+        """Count the file as chunked, or as done if there is no version to embed."""
+        waiting = self._size * self._embedding if version is not None and version.chunk_count else 0.0
+        if version is not None and version.chunk_count:
+            self._group_bytes += waiting
+            self._group_chunks += version.chunk_count
+            self._chunks.total = (self._chunks.total or 0) + version.chunk_count
+        self._advance(self._size - self._bytes_loaded * self._loading - waiting)
+
+    def embedded(self, chunks: int) -> None:
+        """Count chunks of the waiting files as embedded."""
+        part = self._group_bytes * min(1.0, chunks / self._group_chunks) if self._group_chunks else 0.0
+        self._group_bytes -= part
+        self._group_chunks = max(0, self._group_chunks - chunks)
+        self._chunks.advance(chunks)
+        self._advance(part)
+
+    def _advance(self, count: float) -> None:
+        """Advance by whole bytes, and keep the rest."""
+        self._exact += count
+        self._stage.advance(max(0, round(self._exact) - int(self._stage.done)))

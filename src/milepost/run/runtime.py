@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cached_property
 
 from milepost.core.errors import StoreFullError
-from milepost.core.instances import Instances
+from milepost.forks import Instances
 from milepost.run.heartbeat import Heartbeat
 from milepost.run.sweeper import Sweeper
 from milepost.settings import Settings

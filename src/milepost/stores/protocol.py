@@ -53,6 +53,7 @@ from typing import Literal, Protocol
 
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.ledger import Book
 from milepost.core.limits import KEEP, Keep, Limit
 from milepost.core.rate import Rate
 from milepost.core.rollups import Rollups
@@ -75,10 +76,9 @@ from milepost.stores.store_values import Select as Select
 from milepost.stores.store_values import SweepResult as SweepResult
 from milepost.stores.store_values import Write as Write
 from milepost.stores.store_values import WriteResult as WriteResult
-from milepost.stores.usage_ledger import UsageLedger
 
 
-class Store(KeyValueStore, UsageLedger, Protocol):
+class Store(KeyValueStore, Protocol):
     """A store of jobs."""
 
     blocking: bool
@@ -175,6 +175,13 @@ class Store(KeyValueStore, UsageLedger, Protocol):
         goes with its root, and a member of a group stays while an open job waits for it; see `stores.retention`. One call
         passes over about `KEPT_PER_REMOVED` times `limit` jobs that stay, at most. Call it again with the same `before`
         while the result says `more`: each job that stays is passed over once.
+        """
+
+    async def usage(self, books: Sequence[str]) -> list[Book]:
+        """Return the amounts in millionths of these books, of one instant, in order; empty for one that does not exist.
+
+        The store adds to them in the step that changes the `usage` of a record, and they stay when the record is
+        removed. The book ``tree:ID`` is removed with the record of ID, by the next purge at the latest. See `core.ledger`.
         """
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from milepost.core.errors import InvalidInputError, MilepostError, StoreError
-from milepost.core.instances import Instances
 from milepost.core.job import FailureKind, Job, JobStatus
 from milepost.core.serialization import ERROR_BYTES, single_line
 from milepost.core.transitions import plan_dispatched, plan_rejected, plan_undispatchable
+from milepost.forks import Instances
 from milepost.run.crash_report import report_lost_run
 from milepost.run.heartbeat import Outage
 from milepost.run.process_identity import process_name

@@ -21,8 +21,8 @@ from milepost.core.rollups import Rollups
 from milepost.core.transitions import operations as changes
 from milepost.stores.held_jobs import release_held
 from milepost.stores.index_entries import is_elsewhere
+from milepost.stores.key_values import KeyValue, validate_entry
 from milepost.stores.memory.claims import MemoryClaims
-from milepost.stores.memory.key_values import MemoryKeyValues
 from milepost.stores.memory.limits import MemoryLimits
 from milepost.stores.memory.retention import MemoryFamily
 from milepost.stores.memory.state import MemoryState, system_micros
@@ -46,7 +46,7 @@ from milepost.stores.sweep import hold_of
 from milepost.stores.sync_bridge import copy_with, other_form
 
 
-class MemoryStore(MemoryKeyValues, MemoryLimits, MemoryClaims):
+class MemoryStore(MemoryLimits, MemoryClaims):
     """Jobs in this process, lost when it ends. `clock` returns microseconds since 1970."""
 
     shared = False
@@ -326,6 +326,37 @@ class MemoryStore(MemoryKeyValues, MemoryLimits, MemoryClaims):
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         with self._memory.lock:
             return [(job_id, stop.token, stop.expires) for job_id, stop in self._memory.stops.items()]
+
+    async def kv_get(self, key: str) -> KeyValue | None:
+        with self._memory.lock:
+            value, version, until = self._memory.values.get(key, ("", 0, 0))
+            exists = version and (until is None or until > self._memory.tick())
+            return KeyValue(key, value, version) if exists else None
+
+    async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
+        validate_entry(key, value)
+        with self._memory.lock:
+            memory = self._memory
+            item = await self.kv_get(key)
+            if version is not None and version != (item.version if item is not None else 0):
+                return None
+            return memory.put_value(key, value, None if ttl is None else memory.tick() + int(ttl * 1_000_000))
+
+    async def kv_delete(self, key: str) -> bool:
+        with self._memory.lock:
+            there = await self.kv_get(key) is not None
+            self._memory.delete_value(key)
+            return there
+
+    async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
+        with self._memory.lock:
+            items: list[KeyValue] = []
+            for key in self._memory.keys_after(prefix, after):
+                if len(items) >= limit:
+                    break
+                if (item := await self.kv_get(key)) is not None:
+                    items.append(item)
+            return items
 
     async def check_health(self) -> HealthReport:
         return HealthReport("memory", "", LAYOUT, "until this process ends", ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from milepost.core.instances import Instances
+from milepost.forks import Instances
 from milepost.testing.conformance.concurrency import frequent_switches
 
 
