@@ -316,7 +316,7 @@ def test_write_in_signal_handler_during_write_is_refused(make: Make, path: Path,
 
 
 def test_replaced_file_is_reopened(make: Make, path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("milepost.stores.sqlite.connection.FILE_CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr("milepost.stores.sqlite.database.FILE_CHECK_INTERVAL", 0.0)
     store = make()
     do(store, create("old"))
     position = run_sync(store.feed(None)).position

@@ -11,12 +11,15 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from milepost.core.errors import StoreError
 from milepost.forks import ForkSafeLock
-from milepost.stores.sqlite.connection import Connection
-from milepost.stores.sqlite.database_file import Busy, DatabaseFile
+from milepost.stores.sqlite.database_file import Busy
 from milepost.stores.waiters import Waiter, Waiters
+
+if TYPE_CHECKING:
+    from milepost.stores.sqlite.database import Connection
 
 POLL_INTERVAL = 0.01
 THREAD_LINGER_SECONDS = 1.0
@@ -26,9 +29,9 @@ THREAD_LINGER_SECONDS = 1.0
 class ChangeNotifier(Waiters):
     """The waiters of this process for one file, and the thread that watches it for them."""
 
-    def __init__(self, file: DatabaseFile) -> None:
+    def __init__(self, connection: Connection) -> None:
         super().__init__()
-        self._connection = Connection(file)
+        self._connection = connection
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -92,11 +95,11 @@ _watches: weakref.WeakValueDictionary[tuple[str, str], ChangeNotifier] = weakref
 _lock = ForkSafeLock()
 
 
-def watch(file: DatabaseFile) -> ChangeNotifier:
-    """Return the notifier of a file and namespace, one for all stores of this process."""
-    key = (file.path, file.namespace)
+def watch(connection: Connection) -> ChangeNotifier:
+    """Return the notifier of the connection's file and namespace, one for all stores of this process."""
+    key = (connection.file.path, connection.file.namespace)
     with _lock:
         found = _watches.get(key)
         if found is None:
-            found = _watches[key] = ChangeNotifier(file)
+            found = _watches[key] = ChangeNotifier(connection)
         return found

@@ -35,8 +35,8 @@ from milepost.stores.protocol import (
 )
 from milepost.stores.retention import purge_in_batches
 from milepost.stores.sqlite import limits, maintenance, queries, retention
+from milepost.stores.sqlite.database import Database
 from milepost.stores.sqlite.database_file import DatabaseFile, path_of, system_micros
-from milepost.stores.sqlite.executor import Database
 from milepost.stores.sqlite.maintenance import check_health
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 from milepost.stores.sweep import Sweep
