@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, ParamSpec, Unpack, overload
 
-from milepost.app.batches import Batch, OnError
+from milepost.app.batches import Batch
 from milepost.app.jobs import AsyncJobs, Target
 from milepost.app.transactional import TransactionalJobs
 from milepost.core.job import Job
@@ -15,7 +15,7 @@ from milepost.manager.sync import BlockingMethods, JobManager
 from milepost.run.async_run import AsyncRun
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
-from milepost.stores.sync_bridge import blocking, delegated, run_sync
+from milepost.stores.sync_bridge import adapted, blocking, delegated, run_sync
 from milepost.worker.dispatcher import Dispatcher, TaskQueue
 from milepost.worker.handlers import Handler, HandlerOptions, Handlers, SubmitOptions, Submittable
 
@@ -58,6 +58,7 @@ class Jobs(BlockingMethods):
         return self._async.handlers
 
     track = delegated(JobManager.track, "manager")
+    batch = adapted(AsyncJobs.batch, Batch)
     submit_many = blocking(AsyncJobs.submit_many)
     job_types = blocking(AsyncJobs.job_types)
     job_type = blocking(AsyncJobs.job_type)
@@ -120,14 +121,6 @@ class Jobs(BlockingMethods):
         parameter, UnknownJobTypeError and DuplicateJobError.
         """
         return run_sync(self._async.submit(target, *args, **kwargs))
-
-    def batch(self, name: str, *, labels: Mapping[str, str] | None = None, on_error: OnError = "cancel") -> Batch:
-        """Return a batch of jobs with exact counts and progress: ``with jobs.batch("import-42") as batch``.
-
-        One that is open is continued. Its jobs get its `labels`. An exception in the block fails it and cancels its jobs;
-        with ``on_error="keep"`` they continue. Raises InvalidInputError.
-        """
-        return Batch(self._async.batch(name, labels=labels, on_error=on_error))
 
     def using(self, connection: object) -> TransactionalJobs:
         """Return an object whose `submit` and `submit_many` create jobs in an open transaction: they exist if it commits.

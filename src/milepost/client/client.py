@@ -43,7 +43,7 @@ from milepost.manager.options import CreateOptions
 from milepost.manager.sync import JobManager
 from milepost.manager.validation import make_query, status_value
 from milepost.query.filters import Filter
-from milepost.run.track import AsyncTrack, Track
+from milepost.run.track import AsyncTrack
 from milepost.settings import Settings, settings
 from milepost.stores.factory import redact_url
 from milepost.stores.protocol import Store
@@ -383,11 +383,6 @@ class Client(BlockingLimitCalls, JobManager):
         from milepost.app.batches import Batch  # here, because most programs do without it
 
         return Batch(self._async.batch(name, labels=labels, on_error=on_error))
-
-    def track(self, *args: Any, **kwargs: Any) -> Track:
-        """See AsyncClient.track; raises InvalidInputError."""
-        self._async.track(*args, **kwargs)
-        raise AssertionError("AsyncClient.track raises")
 
     def __enter__(self) -> Client:
         return self

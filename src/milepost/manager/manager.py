@@ -329,30 +329,10 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
         pending job of `create_job`, or sets the id of the new job. `plan` names the stages in advance, with their
         weights. Raises LeaseHeldError if a live run has the key, DuplicateJobError and InvalidInputError.
         """
-        return AsyncTrack(self._track_request(job_type, unique_key, job_id, metadata, labels, parent_id, plan))
-
-    def _track_request(
-        self,
-        job_type: str,
-        unique_key: str | None,
-        job_id: str | None,
-        metadata: Mapping[str, Any] | None,
-        labels: Mapping[str, str] | None,
-        parent_id: str | None,
-        plan: Mapping[str, float] | None,
-    ) -> TrackRequest:
-        fields = job_fields(
-            "track",
-            job_type,
-            stored={"attempt": "1"},
-            message="",
-            metadata=metadata,
-            labels=labels,
-            unique_key=unique_key,
-            parent_id=parent_id,
-        )
+        given = {"metadata": metadata, "labels": labels, "unique_key": unique_key, "parent_id": parent_id}
+        fields = job_fields("track", job_type, stored={"attempt": "1"}, message="", **given)
         named = validate_job_id(job_id) if job_id is not None else None
-        return TrackRequest(self.runtime, fields, named, dict(plan or {}))
+        return AsyncTrack(TrackRequest(self.runtime, fields, named, dict(plan or {})))
 
     async def close(self) -> None:
         """Close the connections. The manager can be used again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from milepost.core.job import Job
 from milepost.core.result_types import R
@@ -17,7 +17,7 @@ from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
 from milepost.stores.protocol import Position, Select, Store
 from milepost.stores.query import created
-from milepost.stores.sync_bridge import blocking, blocking_iterator, run_sync
+from milepost.stores.sync_bridge import adapted, blocking, blocking_iterator, run_sync
 
 
 class _AsyncMethods(Protocol):
@@ -121,24 +121,7 @@ class JobManager(BlockingMethods):
         manager._async = AsyncJobManager.of(runtime)
         return manager
 
-    def track(
-        self,
-        job_type: str = "generic",
-        *,
-        unique_key: str | None = None,
-        job_id: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        labels: Mapping[str, str] | None = None,
-        parent_id: str | None = None,
-        plan: Mapping[str, float] | None = None,
-    ) -> Track:
-        """Track a block of code as a job: ``with manager.track("ingestion") as run``.
-
-        With the same `unique_key`, a failed, cancelled or lost job is resumed, with its checkpoint. `job_id` adopts a
-        pending job of `create_job`, or sets the id of the new job. `plan` names the stages in advance, with their
-        weights. Raises LeaseHeldError if a live run has the key, DuplicateJobError and InvalidInputError.
-        """
-        return Track(self._async._track_request(job_type, unique_key, job_id, metadata, labels, parent_id, plan))
+    track = adapted(AsyncJobManager.track, lambda block: Track(block.request))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.store.url!r})"

@@ -54,19 +54,19 @@ class _TrackedBlock(LeasedExecution):
     def __init__(self, request: TrackRequest) -> None:
         settings = request.runtime.settings
         super().__init__(settings.captures, settings.redact)
-        self._request = request
+        self.request = request
 
     async def _enter(self) -> Run:
         if self.has_started:
             raise InvalidInputError("track", "this block was entered before; call track() again for each run")
-        return await self.start(self._request.runtime, self._request.plan)
+        return await self.start(self.request.runtime, self.request.plan)
 
     async def take_lease(self) -> Job:
-        return await _begin(self._request)
+        return await _begin(self.request)
 
     async def _finish(self, cause: BaseException | None) -> BaseException | None:
         """Write the outcome of the run; return the exception to raise instead of the block's own, or None."""
-        run, store = self.run, self._request.runtime.store
+        run, store = self.run, self.request.runtime.store
         if not store.blocking:
             await self.wait_for_threads()
         lost = await self._make_children() if cause is None else None

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -66,28 +67,26 @@ class Method(Generic[P, T]):
         """Return the function, or the bound method of an instance."""
 
 
-def blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], of: str = "_async") -> Method[P, T]:
-    """Return the blocking form of a method of the object in attribute `of`, with its parameters and docstring."""
+def adapted(method: Callable[Concatenate[Any, P], T], adapt: Callable[[T], U], of: str = "_async") -> Method[P, U]:
+    """Return a method of the object in attribute `of`, with its parameters and docstring, and its result as `adapt` returns it."""
     target = attrgetter(f"{of}.{method.__name__}")
 
     @wraps(method)
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return run_sync(target(self)(*args, **kwargs))
+        return adapt(target(self)(*args, **kwargs))
 
+    call.__doc__ = (method.__doc__ or "").replace("``async with", "``with")
     return call  # type: ignore[return-value]
 
 
-def blocking_iterator(
-    method: Callable[Concatenate[Any, P], AsyncIterator[T]], of: str = "_async"
-) -> Method[P, Iterator[T]]:
+def blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Method[P, T]:
+    """Return the blocking form of a method of the object in `_async`."""
+    return adapted(method, run_sync)
+
+
+def blocking_iterator(method: Callable[Concatenate[Any, P], AsyncIterator[T]]) -> Method[P, Iterator[T]]:
     """Return the blocking form of a method that returns an asynchronous iterator."""
-    target = attrgetter(f"{of}.{method.__name__}")
-
-    @wraps(method)
-    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return iter_sync(target(self)(*args, **kwargs))
-
-    return call  # type: ignore[return-value]
+    return adapted(method, iter_sync)
 
 
 def delegated(method: Callable[Concatenate[Any, P], T], of: str) -> Method[P, T]:
