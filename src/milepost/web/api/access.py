@@ -2,20 +2,117 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Request
+from pydantic import Field
 from starlette.responses import Response
 
+from milepost.core.defaults import PRIORITY_MAX
 from milepost.core.job import Job
 from milepost.web import schemas
 from milepost.web.auth import ApiKeys, NoAuth, cookie_name, log_refused, refuse_forgery
 from milepost.web.context import WebContext, job_url, principal_of
 from milepost.web.http.json_body import encoded
 from milepost.web.http.problems import Problem
+from milepost.web.schemas.fields import RequestModel, ResponseModel
 from milepost.web.security.api_keys import MAX_LINKS_PER_JOB, SESSION_SECONDS, Link, TooManySessionsError
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN, CANCEL, READ, WRITE, limit_reached
 
 JSON = "application/json"
+
+
+class SessionBody(RequestModel):
+    """The API key to sign in with."""
+
+    key: str = Field(min_length=1, max_length=200)
+
+
+class Session(ResponseModel):
+    """The caller's identity and permissions, and whether this server searches documents."""
+
+    id: str | None
+    scopes: list[str]
+    labels: dict[str, str]
+    types: list[str]
+    queues: list[str]
+    max_priority: int | None
+    auth: str
+    documents: bool
+
+
+class ApiKeyBody(RequestModel):
+    """A new API key. `expires_in` is in seconds. With `labels` it sees only jobs that have them; with `types` and
+    `queues` it submits and retries only jobs of these types and in these queues. Its jobs have at most `max_priority`.
+    """
+
+    name: str = Field(min_length=1, max_length=200)
+    scopes: list[Literal["jobs:read", "jobs:write", "jobs:delete", "jobs:cancel", "jobs:answer", "admin"]] = Field(
+        min_length=1, max_length=6, examples=[["jobs:read", "jobs:write"]]
+    )
+    labels: dict[str, str] | None = None
+    types: list[str] | None = Field(None, max_length=100, examples=[["summary"]])
+    queues: list[str] | None = Field(None, max_length=100, examples=[["gpu"]])
+    max_priority: int | None = Field(None, ge=-PRIORITY_MAX, le=PRIORITY_MAX)
+    expires_in: float | None = Field(None, gt=0, le=100 * 366 * 86400)
+
+
+class ApiKey(ResponseModel):
+    """An API key without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    labels: dict[str, str]
+    types: list[str]
+    queues: list[str]
+    max_priority: int | None
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+
+
+class NewApiKey(ApiKey):
+    """An API key with its secret, which is returned only once."""
+
+    secret: str
+
+
+class ApiKeyList(ResponseModel):
+    """All API keys."""
+
+    keys: list[ApiKey]
+
+
+class ShareBody(RequestModel):
+    """The validity of a link in seconds, and whether it may cancel the job."""
+
+    expires_in: float = Field(7 * 86400.0, gt=0, le=30 * 86400)
+    may_cancel: bool = False
+
+
+class ShareLink(ResponseModel):
+    """A share link without its token. `by` is its creator."""
+
+    id: str
+    by: str | None
+    may_cancel: bool
+    created_at: str
+    expires_at: str
+
+
+class Share(ShareLink):
+    """A new share link with its token, which is returned only once."""
+
+    token: str
+    path: str
+
+
+class ShareList(ResponseModel):
+    """The valid share links of a job."""
+
+    links: list[ShareLink]
 
 
 def add_access(router: APIRouter, context: WebContext) -> None:
@@ -30,7 +127,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
         else "custom"
     )
 
-    @router.get("/api/session", dependencies=anybody, response_model=schemas.Session, responses=schemas.problems(),
+    @router.get("/api/session", dependencies=anybody, response_model=Session, responses=schemas.problems(),
                 tags=["access"], summary="Get the caller's identity and permissions")  # fmt: skip
     async def get_session(request: Request) -> Response:
         principal = principal_of(request)
@@ -49,7 +146,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
 
     @router.post("/api/session", status_code=204, response_class=Response, responses=schemas.problems(404),
                  tags=["access"], summary="Sign in with an API key or the token of a sign-in link; sets a cookie")  # fmt: skip
-    async def sign_in(request: Request, body: schemas.SessionBody) -> Response:
+    async def sign_in(request: Request, body: SessionBody) -> Response:
         refuse_forgery(request, ambient=False)
         if kind != "keys":
             raise Problem(404, "This server does not use API keys")
@@ -88,16 +185,16 @@ def add_access(router: APIRouter, context: WebContext) -> None:
         answer.delete_cookie(name, httponly=True, samesite="strict", secure=request.url.scheme == "https")
         return answer
 
-    @router.get("/api/keys", dependencies=admin, response_model=schemas.ApiKeyList, responses=schemas.problems(),
+    @router.get("/api/keys", dependencies=admin, response_model=ApiKeyList, responses=schemas.problems(),
                 tags=["access"], summary="List API keys, without their secrets")  # fmt: skip
     async def list_keys() -> Response:
         return Response(
             encoded({"keys": [key.to_dict() for key in await context.authenticator.keys.all()]}), media_type=JSON
         )
 
-    @router.post("/api/keys", dependencies=admin, status_code=201, response_model=schemas.NewApiKey,
+    @router.post("/api/keys", dependencies=admin, status_code=201, response_model=NewApiKey,
                  responses=schemas.problems(), tags=["access"], summary="Create an API key; its secret is returned only once")  # fmt: skip
-    async def create_key(request: Request, body: schemas.ApiKeyBody) -> Response:
+    async def create_key(request: Request, body: ApiKeyBody) -> Response:
         if kind == "none":
             # Such a key would also be valid on every other server of this store.
             raise Problem(
@@ -148,7 +245,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
         if asked and not principal_of(request).may(CANCEL):
             raise Problem(403, f"This request requires the scope {CANCEL}", scope=CANCEL)
 
-    @router.get("/api/jobs/{job_id}/share", dependencies=read, response_model=schemas.ShareList,
+    @router.get("/api/jobs/{job_id}/share", dependencies=read, response_model=ShareList,
                 responses=schemas.problems(404, 409), tags=["access"], summary="List the valid share links of a job")  # fmt: skip
     async def list_links(request: Request, job_id: str) -> Response:
         job = await context.visible_job(request, job_id)
@@ -156,12 +253,12 @@ def add_access(router: APIRouter, context: WebContext) -> None:
         links = [link.to_dict() for link in await context.authenticator.share_links.links_to(job)]
         return Response(encoded({"links": links}), media_type=JSON)
 
-    @router.post("/api/jobs/{job_id}/share", dependencies=read, status_code=201, response_model=schemas.Share,
+    @router.post("/api/jobs/{job_id}/share", dependencies=read, status_code=201, response_model=Share,
                  responses=schemas.problems(404, 409), tags=["access"], summary="Create a share link: access to one job without a key")  # fmt: skip
-    async def share(request: Request, job_id: str, body: schemas.ShareBody | None = None) -> Response:
+    async def share(request: Request, job_id: str, body: ShareBody | None = None) -> Response:
         job = await context.visible_job(request, job_id)
         needs_keys()
-        asked = body if body is not None else schemas.ShareBody(expires_in=7 * 86_400.0)
+        asked = body if body is not None else ShareBody(expires_in=7 * 86_400.0)
         may_cancel(request, asked.may_cancel)
         share_links = context.authenticator.share_links
         if len(await share_links.links_to(job)) >= MAX_LINKS_PER_JOB:
@@ -175,7 +272,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
         return shown(request, job_id, link, token)
 
     @router.post("/api/jobs/{job_id}/share/{link_id}/rotate", dependencies=read, status_code=201,
-                 response_model=schemas.Share, responses=schemas.problems(404, 409), tags=["access"],
+                 response_model=Share, responses=schemas.problems(404, 409), tags=["access"],
                  summary="Replace a share link by a new one with the same expiry")  # fmt: skip
     async def rotate_link(request: Request, job_id: str, link_id: str) -> Response:
         job = await context.visible_job(request, job_id)

@@ -13,10 +13,46 @@ from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
 from milepost.web.http.problems import RETRY_LATER, response
 from milepost.web.metrics import Metrics
+from milepost.web.schemas.fields import Json, ResponseModel
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN
 
 NUMBERS = {"schema": {"type": "string"}, "example": 'milepost_jobs{job_type="ingestion",status="running"} 3.0\n'}
+
+
+class Doctor(ResponseModel):
+    """The health of the store."""
+
+    store: str
+    version: str
+    layout: int
+    durability: str
+    warnings: list[str]
+    details: dict[str, str]
+    stopping: list[dict[str, Json]]
+
+
+class Alive(ResponseModel):
+    """The process is alive."""
+
+    status: str
+
+
+class Ready(ResponseModel):
+    """The store is reachable. Only admins get its details and, in `warnings`, its problems."""
+
+    status: str
+    store: str | None = None
+    version: str | None = None
+    layout: int | None = None
+    durability: str | None = None
+    warnings: list[str] | None = None
+
+
+class Purged(ResponseModel):
+    """The number of deleted jobs."""
+
+    removed: int
 
 
 def add_health(router: APIRouter, context: WebContext) -> None:
@@ -34,7 +70,7 @@ def add_health(router: APIRouter, context: WebContext) -> None:
         text, kind = await numbers[0].text()
         return Response(text, media_type=kind)
 
-    @router.get("/healthz", tags=["operation"], summary="Liveness check", response_model=schemas.Alive)
+    @router.get("/healthz", tags=["operation"], summary="Liveness check", response_model=Alive)
     async def healthz() -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
@@ -42,7 +78,7 @@ def add_health(router: APIRouter, context: WebContext) -> None:
         "/readyz",
         tags=["operation"],
         summary="Readiness check: the store is reachable; admins also get its version and warnings",
-        response_model=schemas.Ready,
+        response_model=Ready,
         responses={503: schemas.problems()[503]},
     )
     async def readyz(request: Request) -> Response:
@@ -67,7 +103,7 @@ def add_admin(router: APIRouter, context: WebContext) -> None:
     """Add the routes for operators."""
     admin = [context.authenticator.require(ADMIN)]
 
-    @router.get("/api/doctor", dependencies=admin, response_model=schemas.Doctor, responses=schemas.problems(),
+    @router.get("/api/doctor", dependencies=admin, response_model=Doctor, responses=schemas.problems(),
                 tags=["operation"], summary="Check the health of the store")  # fmt: skip
     async def doctor() -> Response:
         fitness = await context.store.check_health()
@@ -83,7 +119,7 @@ def add_admin(router: APIRouter, context: WebContext) -> None:
         }
         return Response(encoded(body), media_type="application/json")
 
-    @router.post("/api/purge", dependencies=admin, response_model=schemas.Purged, responses=schemas.problems(),
+    @router.post("/api/purge", dependencies=admin, response_model=Purged, responses=schemas.problems(),
                  tags=["operation"], summary="Delete jobs past their retention time now")  # fmt: skip
     async def purge(request: Request) -> Response:
         removed = await context.manager.runtime.sweeper.purge()

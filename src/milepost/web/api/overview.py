@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
+from pydantic import Field
 from starlette.responses import Response
 
 from milepost.core.job import Job, JobStatus
@@ -24,16 +25,88 @@ from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded, row
 from milepost.web.live.list_subscriptions import counts_by_type
-from milepost.web.schemas.fields import TYPE_PATTERN
+from milepost.web.schemas.fields import TYPE_PATTERN, Json, RequestModel, ResponseModel, Whole
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN, READ, Principal
-from milepost.worker.registry import JobType, read_types, read_workers
+from milepost.worker import registry
 
 JSON = "application/json"
 BATCH = 500
 MAX_JOBS_READ = 5_000
 """Maximum number of jobs that one request reads. If there are more, the response is marked as incomplete."""
 CACHE_SECONDS = 2.0
+
+
+class Failures(ResponseModel):
+    """Failure groups, the largest first. `q` of a group is the filter that selects its jobs."""
+
+    groups: list[dict[str, Json]]
+    complete: bool
+
+
+class OldestPending(ResponseModel):
+    """The pending job that has waited longest: since when it could have started, and why it has not."""
+
+    job_id: str
+    job_type: str
+    since: str
+    activity: str
+
+
+class Stats(ResponseModel):
+    """Statistics over a window, with waits and durations in seconds.
+
+    Counts and steps are exact; p50 and p95 are at most 9 % off. They come from rollups that the store keeps, per minute for
+    48 hours and per hour for 60 days, so all servers of a store agree. A step is at least a minute, or an hour in windows
+    over two days. With `q`, or for a key that may read only some jobs, the newest 5,000 jobs that match are read instead.
+    `complete` is False if not every end of the window is known. `waiting` jobs are pending ones that wait for other jobs, for an
+    answer, or are paused or asleep, among the newest 5,000 pending jobs. `oldest_pending` is null if no job could have started; jobs
+    whose start time has not come do not count.
+    """
+
+    at: str
+    window: float
+    step: float
+    counts: dict[str, dict[str, int]]
+    stalled: int
+    waiting: int
+    oldest_pending: OldestPending | None
+    steps: list[dict[str, Json]]
+    wait: dict[str, float | int | None]
+    duration: dict[str, float | int | None]
+    types: list[dict[str, Json]]
+    complete: bool
+
+
+class Workers(ResponseModel):
+    """The live workers."""
+
+    workers: list[dict[str, Json]]
+
+
+class JobType(ResponseModel):
+    """A job type. `published` is false if no live worker has published it."""
+
+    name: str
+    doc: str
+    schema_: dict[str, Json] = Field(alias="schema")
+    published: bool
+    paused: bool
+    limit: int | None
+    counts: dict[str, int] | None
+
+
+class JobTypes(ResponseModel):
+    """All job types, by name."""
+
+    job_types: list[JobType]
+
+
+class LimitBody(RequestModel):
+    """The limits of a job type. A `concurrency` of null removes the limit."""
+
+    paused: bool | None = None
+    concurrency: Whole | None = Field(None, ge=1, le=100_000)
 
 
 def add_overview(router: APIRouter, context: WebContext) -> None:
@@ -54,7 +127,7 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
             remembered[key] = (time.monotonic() + CACHE_SECONDS, body)
         return Response(body, media_type=JSON)
 
-    @router.get("/api/failures", dependencies=read, response_model=schemas.Failures, responses=schemas.problems(),
+    @router.get("/api/failures", dependencies=read, response_model=Failures, responses=schemas.problems(),
                 tags=["overview"], summary="List failed jobs grouped by exception type and last user frame")  # fmt: skip
     async def failures(request: Request, q: Annotated[str, Query(max_length=1980)] = "") -> Response:
         principal = principal_of(request)
@@ -66,7 +139,7 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
 
         return await once(principal, "failures", q, make=make)
 
-    @router.get("/api/stats", dependencies=read, response_model=schemas.Stats, responses=schemas.problems(),
+    @router.get("/api/stats", dependencies=read, response_model=Stats, responses=schemas.problems(),
                 tags=["overview"], summary="Get counts, throughput, waits and durations")  # fmt: skip
     async def stats(
         request: Request,
@@ -83,11 +156,11 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
 
         return await once(principal, "stats", window, step, q, job_type, queue, make=make)
 
-    @router.get("/api/workers", dependencies=admin, response_model=schemas.Workers, responses=schemas.problems(),
+    @router.get("/api/workers", dependencies=admin, response_model=Workers, responses=schemas.problems(),
                 tags=["overview"], summary="List live workers with their running jobs")  # fmt: skip
     async def workers() -> Response:
         shown = []
-        for worker in await read_workers(context.store):
+        for worker in await registry.read_workers(context.store):
             jobs = [await context.store.get(job_id) for job_id in worker.running[:100]]
             entry = worker.to_dict()
             for name in ("since", "seen"):
@@ -95,21 +168,21 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
             shown.append({**entry, "jobs": [row(job) for job in jobs if job is not None]})
         return Response(encoded({"workers": shown}), media_type=JSON)
 
-    @router.get("/api/job-types", dependencies=read, response_model=schemas.JobTypes, responses=schemas.problems(),
+    @router.get("/api/job-types", dependencies=read, response_model=JobTypes, responses=schemas.problems(),
                 tags=["overview"], summary="List job types with their parameter schemas and limits")  # fmt: skip
     async def job_types(request: Request) -> Response:
         limits = await context.store.limits()
         counts = {} if principal_of(request).bound else counts_by_type(await context.store.counts())
-        known = {job_type.name: job_type for job_type in await read_types(context.store)}
+        known = {job_type.name: job_type for job_type in await registry.read_types(context.store)}
         names = sorted({*known, *counts})
         shown = [_type(name, known.get(name), limits.get(name), counts.get(name)) for name in names]
         return Response(encoded({"job_types": shown}), media_type=JSON)
 
-    @router.patch("/api/job-types/{job_type:path}", dependencies=admin, response_model=schemas.JobType,
+    @router.patch("/api/job-types/{job_type:path}", dependencies=admin, response_model=JobType,
                   responses=schemas.problems(), tags=["overview"],
                   summary="Pause a job type, or limit its concurrency across all workers")  # fmt: skip
     async def limit_type(
-        request: Request, job_type: Annotated[str, Path(pattern=TYPE_PATTERN)], body: schemas.LimitBody
+        request: Request, job_type: Annotated[str, Path(pattern=TYPE_PATTERN)], body: LimitBody
     ) -> Response:
         name = validate_job_type(job_type)
         running = body.concurrency if "concurrency" in body.model_fields_set else KEEP
@@ -118,13 +191,15 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
         await audit(
             context.store, principal_of(request), "type.limit", name, concurrency=now.running, paused=now.paused
         )
-        known = {one.name: one for one in await read_types(context.store)}
+        known = {one.name: one for one in await registry.read_types(context.store)}
         return Response(encoded(_type(name, known.get(name), now, None)), media_type=JSON)
 
 
-def _type(name: str, known: JobType | None, limits: Limit | None, counts: dict[str, int] | None) -> dict[str, Any]:
+def _type(
+    name: str, known: registry.JobType | None, limits: Limit | None, counts: dict[str, int] | None
+) -> dict[str, Any]:
     limit = limits or Limit()
-    shown = (known if known is not None else JobType(name)).to_dict()
+    shown = (known if known is not None else registry.JobType(name)).to_dict()
     return {**shown, "published": known is not None, "limit": limit.running, "paused": limit.paused, "counts": counts}
 
 

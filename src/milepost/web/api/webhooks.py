@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Literal, get_args
 
 from fastapi import APIRouter, Request
+from pydantic import Field
 from starlette.responses import Response
 
 from milepost.query.filters import parse_filter
@@ -13,6 +15,7 @@ from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
 from milepost.web.http.problems import Problem
+from milepost.web.schemas.fields import FinalStatus, RequestModel, ResponseModel
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN
 from milepost.web.webhooks import registry
@@ -23,6 +26,66 @@ from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
 
 JSON = "application/json"
 MAX_REPLAYED = 1000
+
+
+class WebhookBody(RequestModel):
+    """A new webhook for the ends of jobs that match a filter, by default, for their questions (`asked`), or for those that stall (`stalled`)."""
+
+    url: str = Field(min_length=1, max_length=2000, examples=["https://example.org/hooks/milepost"])
+    events: list[FinalStatus | Literal["asked", "stalled"]] = Field(
+        default_factory=lambda: list(get_args(FinalStatus)), min_length=1, max_length=5
+    )
+    q: str = Field("", max_length=2000)
+
+
+class Webhook(ResponseModel):
+    """A webhook without its secret. `waiting` is the number of pending deliveries. Of those that were not accepted, `next_at` is
+    when the first is sent again, and `problem` what was wrong with it.
+    """
+
+    id: str
+    url: str
+    events: list[str]
+    q: str
+    created_at: str
+    disabled: str | None
+    waiting: int | None = None
+    problem: str | None = None
+    next_at: str | None = None
+
+
+class WebhookList(ResponseModel):
+    """All webhooks."""
+
+    webhooks: list[Webhook]
+
+
+class NewWebhook(Webhook):
+    """A webhook with its signing secret, which is returned only once."""
+
+    secret: str
+
+
+class WebhookTested(ResponseModel):
+    """The response of the receiver to a test message."""
+
+    taken: bool
+    status: int | None
+    problem: str
+
+
+class ReplayBody(RequestModel):
+    """Which ended jobs to send again, at most 1,000 per request."""
+
+    q: str = Field("created:1d", max_length=2000)
+    cursor: str | None = Field(None, max_length=400)
+
+
+class WebhookReplayed(ResponseModel):
+    """The number of queued messages."""
+
+    queued: int
+    next_cursor: str | None
 
 
 def add_webhooks(router: APIRouter, context: WebContext) -> None:
@@ -37,7 +100,7 @@ def add_webhooks(router: APIRouter, context: WebContext) -> None:
             raise Problem(404, "Webhook not found")
         return hook
 
-    @router.get("/api/webhooks", dependencies=admin, response_model=schemas.WebhookList, responses=schemas.problems(),
+    @router.get("/api/webhooks", dependencies=admin, response_model=WebhookList, responses=schemas.problems(),
                 tags=["webhooks"], summary="List webhooks with their pending deliveries")  # fmt: skip
     async def list_webhooks() -> Response:
         shown = [
@@ -46,10 +109,10 @@ def add_webhooks(router: APIRouter, context: WebContext) -> None:
         ]
         return Response(encoded({"webhooks": shown}), media_type=JSON)
 
-    @router.post("/api/webhooks", dependencies=admin, status_code=201, response_model=schemas.NewWebhook,
+    @router.post("/api/webhooks", dependencies=admin, status_code=201, response_model=NewWebhook,
                  responses=schemas.problems(), tags=["webhooks"],
                  summary="Create a webhook; its secret is returned only once")  # fmt: skip
-    async def create_webhook(request: Request, body: schemas.WebhookBody) -> Response:
+    async def create_webhook(request: Request, body: WebhookBody) -> Response:
         registry.validate_url(body.url)
         await public_address(body.url)
         await begin(context.store)
@@ -66,7 +129,7 @@ def add_webhooks(router: APIRouter, context: WebContext) -> None:
         await audit(context.store, principal_of(request), "webhook.delete", hook_id)
         return Response(status_code=204)
 
-    @router.post("/api/webhooks/{hook_id}/test", dependencies=admin, response_model=schemas.WebhookTested,
+    @router.post("/api/webhooks/{hook_id}/test", dependencies=admin, response_model=WebhookTested,
                  responses=schemas.problems(404), tags=["webhooks"], summary="Send a test message")  # fmt: skip
     async def test_webhook(hook_id: str) -> Response:
         hook = await known(hook_id)
@@ -76,10 +139,10 @@ def add_webhooks(router: APIRouter, context: WebContext) -> None:
         taken = 200 <= status < 300
         return Response(encoded({"taken": taken, "status": status or None, "problem": problem}), media_type=JSON)
 
-    @router.post("/api/webhooks/{hook_id}/replay", dependencies=admin, response_model=schemas.WebhookReplayed,
+    @router.post("/api/webhooks/{hook_id}/replay", dependencies=admin, response_model=WebhookReplayed,
                  responses=schemas.problems(404), tags=["webhooks"],
                  summary="Send messages for ended jobs again, with their original ids")  # fmt: skip
-    async def replay_webhook(request: Request, hook_id: str, body: schemas.ReplayBody) -> Response:
+    async def replay_webhook(request: Request, hook_id: str, body: ReplayBody) -> Response:
         hook = await known(hook_id)
         if hook.disabled is not None:
             hook = await registry.disable(context.store, hook, None)
