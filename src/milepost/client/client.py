@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import httpx
 
 from milepost.client.decoding import decode_event, decode_job, decode_page
+from milepost.client.job_calls import JobCalls
 from milepost.client.limits import BlockingLimitCalls, LimitCalls
-from milepost.client.output import OutputCalls
 from milepost.client.schedules import ScheduleCalls
 from milepost.client.transport import (
     AsyncTransport,
@@ -27,8 +27,6 @@ from milepost.client.transport import (
     send,
     server_address,
 )
-from milepost.client.usage import UsageCalls
-from milepost.client.waiting import WaitingCalls
 from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import LIST_LIMIT
 from milepost.core.errors import InvalidInputError, JobNotFoundError, OutcomeUnknownError, WaitTimeoutError
@@ -60,7 +58,7 @@ if TYPE_CHECKING:
 POLL_INTERVAL = 25.0
 
 
-class AsyncClient(WaitingCalls, ScheduleCalls, LimitCalls, OutputCalls, UsageCalls, AsyncJobManager):
+class AsyncClient(JobCalls, ScheduleCalls, LimitCalls, AsyncJobManager):
     """The jobs of a server, with the methods of AsyncJobManager.
 
     `key` is an API key (default: MILEPOST_KEY); `options` are passed to httpx.AsyncClient. Safe requests to an unavailable
@@ -218,8 +216,7 @@ class AsyncClient(WaitingCalls, ScheduleCalls, LimitCalls, OutputCalls, UsageCal
         """See AsyncJobManager.retry_job."""
         more = {"from_start": from_start, "dependents": dependents}
         body = {"only_failed": only_failed, **{name: True for name, asked in more.items() if asked}}
-        answer = await self._with_job(Call("POST", job_path(job_id, "/retry"), body=body, job_id=job_id, safe=False))
-        return decode_job(answer.json())
+        return await self._change(job_id, "/retry", body)
 
     async def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[Event]:
         """See AsyncJobManager.events."""
