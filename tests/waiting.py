@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from milepost.core.errors import StoreError
+from milepost.core.job import Job
 from milepost.core.transitions import plan_lease_expired
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
@@ -37,6 +38,13 @@ def until(what: Callable[[], Any], within: float = PATIENCE) -> Any:
             pass
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.01)
+
+
+def current(jobs: Any, job: Any) -> Job:
+    """Return a job as its store has it now. `job` is its id, or has it as `job_id`."""
+    found: Job | None = jobs.get_job(getattr(job, "job_id", job))
+    assert found is not None
+    return found
 
 
 def lose_lease(store: Store, job_id: str, token: str) -> None:

@@ -15,7 +15,7 @@ from tests.chaos.calibration import slowness
 from tests.chaos.conftest import MakeWorkers, start_app
 from tests.chaos.proxy import Proxy
 from tests.redis_server import RedisServer
-from tests.waiting import PATIENCE, freeze, until
+from tests.waiting import PATIENCE, current, freeze, until
 from tests.worker.application import lines
 from tests.worker.conftest import Workers
 from tests.worker.job_assertions import kinds, starts
@@ -23,18 +23,11 @@ from tests.worker.job_assertions import kinds, starts
 pytestmark = pytest.mark.timing
 
 
-def get(jobs: Jobs, job: Job) -> Job:
-    """Return the current job."""
-    found = jobs.get_job(job.job_id)
-    assert found is not None
-    return found
-
-
 def receipt_of(jobs: Jobs, job: Job) -> tuple[str | None, bool | None]:
     """Wait for the receipt and return it."""
 
     def found() -> tuple[str | None, bool | None] | None:
-        receipt = get(jobs, job).receipt
+        receipt = current(jobs, job).receipt
         return (receipt.how, receipt.confirmed) if receipt is not None and receipt.confirmed is not None else None
 
     receipt: tuple[str | None, bool | None] = until(found)
@@ -50,7 +43,7 @@ def test_cancel_stays_unconfirmed_when_worker_is_killed(workers: Workers, jobs: 
     worker.wait()
     workers.start()
     assert receipt_of(jobs, job) == ("lease_expired", False)
-    assert get(jobs, job).status == "cancelled"
+    assert current(jobs, job).status == "cancelled"
     assert len(workers.noted("deaf")) == 1
 
 
@@ -64,8 +57,8 @@ def test_frozen_cancelled_run_confirms_late_and_writes_nothing(workers: Workers,
     assert receipt_of(jobs, job) == ("lease_expired", False)
     zombie.send_signal(signal.SIGCONT)
     # It stops and sends its receipt: once, late, and now confirmed.
-    until(lambda: (receipt := get(jobs, job).receipt) is not None and receipt.confirmed)
-    done = get(jobs, job)
+    until(lambda: (receipt := current(jobs, job).receipt) is not None and receipt.confirmed)
+    done = current(jobs, job)
     assert (done.status, done.result) == ("cancelled", None)
     assert [kind for kind in kinds(jobs, job) if kind in ("running", "completed")] == ["running"]
 
@@ -79,12 +72,12 @@ def test_uncooperative_thread_is_retried_only_after_lease(workers: Workers, jobs
     other = workers.start()
     waiting = jobs.enqueue("noted", {"text": "after"})
     assert jobs.wait(waiting.job_id, PATIENCE).status == "completed"  # both workers are free to claim
-    held = get(jobs, job)
+    held = current(jobs, job)
     assert (held.status, held.waiting_for) == ("pending", WaitingFor("previous_run_stopping"))
     assert len(workers.noted("deaf")) == 1
     worker.kill()
     workers.noted("deaf", 2)
-    assert get(jobs, job).status == "running"
+    assert current(jobs, job).status == "running"
     assert other.poll() is None
 
 
@@ -101,7 +94,7 @@ def test_zombie_cannot_write_to_reused_job_id(workers: Workers, jobs: Jobs) -> N
     zombie.send_signal(signal.SIGTERM)
     assert zombie.wait(PATIENCE) == 0
     assert (done.status, done.result) == ("completed", 3)
-    assert get(jobs, again).version == done.version
+    assert current(jobs, again).version == done.version
     assert workers.noted("began at 0", 2)
 
 
@@ -140,7 +133,7 @@ def test_runs_survive_outage_or_are_released_uncharged(
         time.sleep(2 * workers.lease)
         server.start()
         for job in made:
-            done = until(lambda job=job: (found := get(jobs, job)).is_terminal and found)
+            done = until(lambda job=job: (found := current(jobs, job)).is_terminal and found)
             assert (done.status, done.result, done.attempt, done.crashes) == ("completed", 60, 1, 0)
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from milepost import Job, Jobs
+from milepost import Jobs
 from tests.chaos.calibration import slowness
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, current, until
 
 pytestmark = pytest.mark.timing
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -62,13 +62,6 @@ def model() -> Iterator[Model]:
     model.server.server_close()
 
 
-def get(jobs: Jobs, job_id: str) -> Job:
-    """Return a job."""
-    job = jobs.get_job(job_id)
-    assert job is not None
-    return job
-
-
 def kept(jobs: Jobs, job_id: str) -> int:
     """Return how many summaries are kept."""
     return [event.kind for event in jobs.events(job_id)].count("step")
@@ -98,7 +91,7 @@ def test_killed_workers_repeat_no_answer_of_the_model(tmp_path: Path, sqlite_url
             worker.wait(30)
             worker = subprocess.Popen(command, env=environment)
         model.allowed = DOCUMENTS
-        until(lambda: "held" in get(jobs, job_id).record)
+        until(lambda: "held" in current(jobs, job_id).record)
         worker.send_signal(signal.SIGKILL)
         worker.wait(30)
         jobs.answer(job_id, "publish", {"approved": True}, by="ana")

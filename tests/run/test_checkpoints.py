@@ -12,23 +12,16 @@ from typing import Any
 
 import pytest
 
-from milepost import Job, JobManager, LeaseLost, Run, Settings
+from milepost import JobManager, LeaseLost, Run, Settings
 from milepost.core.errors import StoreFullError, StoreUnavailableError
 from milepost.core.transitions import plan_lease_expired
 from milepost.manager.manager import AsyncJobManager
 from milepost.stores.factory import open_store
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
-from tests.waiting import PATIENCE, lose_lease
+from tests.waiting import PATIENCE, current, lose_lease
 
 pytestmark = pytest.mark.timing
-
-
-def get(manager: JobManager, job_id: str) -> Job:
-    """Return a job."""
-    job = manager.get_job(job_id)
-    assert job is not None
-    return job
 
 
 @pytest.fixture
@@ -111,7 +104,7 @@ def test_checkpoint_raises_if_store_did_not_write_it(
         assert run._checkpoint_at is None
         monkeypatch.setattr(store, "apply", apply)
         run.checkpoint(2)
-    assert get(manager, run.job_id).status == "completed"
+    assert current(manager, run.job_id).status == "completed"
 
 
 FORKS = """

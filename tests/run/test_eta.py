@@ -14,7 +14,6 @@ import pytest
 
 from milepost import JobManager
 from milepost.core.errors import StoreUnavailableError
-from milepost.core.job import Job
 from milepost.core.serialization import to_json
 from milepost.run.forecast.eta import Remaining, carry_over, remaining, spread
 from milepost.run.forecast.forecast import Forecast
@@ -35,7 +34,7 @@ from milepost.run.forecast.history import (
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import KeyValue
 from milepost.stores.sync_bridge import run_sync
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, current, until
 
 pytestmark = pytest.mark.timing
 
@@ -312,12 +311,6 @@ def profiles_of(manager: JobManager, job_type: str) -> tuple[RunProfile, ...]:
     return run_sync(read_profiles(manager.store, job_type))
 
 
-def seen(manager: JobManager, job_id: str) -> Job:
-    job = manager.get_job(job_id)
-    assert job is not None
-    return job
-
-
 def test_forecast_uses_earlier_runs(manager: JobManager) -> None:
     for _ in range(2):
         with manager.track("demo") as run:
@@ -334,12 +327,12 @@ def test_forecast_uses_earlier_runs(manager: JobManager) -> None:
 
             def expected() -> Any:
                 work.advance(1)
-                return seen(manager, run.job_id).eta
+                return current(manager, run.job_id).eta
 
             eta = until(expected)
             assert datetime.fromisoformat(eta.earliest) <= datetime.fromisoformat(eta.latest)
-            assert datetime.fromisoformat(eta.latest) > seen(manager, run.job_id).started_at
-    assert seen(manager, run.job_id).eta is None
+            assert datetime.fromisoformat(eta.latest) > current(manager, run.job_id).started_at
+    assert current(manager, run.job_id).eta is None
     until(lambda: len(profiles_of(manager, "demo")) == 3)
 
 

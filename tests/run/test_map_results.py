@@ -16,7 +16,7 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.testing import fake_run
 from tests.run.conftest import log_lines
 from tests.run.resumed_run import resumed
-from tests.waiting import until
+from tests.waiting import current, until
 
 
 class Away(Exception):
@@ -49,12 +49,12 @@ def test_next_attempt_returns_all_results_and_processes_the_others(
         with contextlib.suppress(Away), manager.track("map", unique_key="k") as run:
             if size > 1 and not calls:  # the heartbeat moves large results into parts beside the record
                 run.map(work, range(8), stage="First")
-                until(lambda run=run: '"parts"' in (job_of(manager, run).record.get("cursors") or ""))
+                until(lambda run=run: '"parts"' in (current(manager, run).record.get("cursors") or ""))
             if size > 1:
                 assert run.map(work, range(8), stage="First") if calls.count(9) else True
             found = asyncio.run(run.map(awork, range(12))) if is_async else run.map(work, range(12))
             run.result = [text[-1] for text in found]
-    job = job_of(manager, run)
+    job = current(manager, run)
     assert (job.status, job.result) == ("completed", [str(number)[-1] for number in range(12)])
     assert calls.count(11) == 1
     assert calls.count(8) == 1
@@ -67,18 +67,12 @@ def test_deleted_job_leaves_no_kept_results(manager: JobManager) -> None:
     """The kept results of a failed job stayed in the store for a month after its deletion."""
     with contextlib.suppress(Away), manager.track("map", unique_key="k") as run:
         run.map(lambda number: str(number) * 20_000, range(8))
-        until(lambda: '"parts"' in (job_of(manager, run).record.get("cursors") or ""))
+        until(lambda: '"parts"' in (current(manager, run).record.get("cursors") or ""))
         raise Away
     store = manager.store.with_blocking(blocking=True)
     assert run_sync(store.kv_scan(f"results/{run.job_id}/")), "its retry uses them"
     manager.delete_job(run.job_id)
     until(lambda: not run_sync(store.kv_scan(f"results/{run.job_id}/")))  # the heartbeat may have been at writing more
-
-
-def job_of(manager: JobManager, run: Any) -> Any:
-    job = manager.get_job(run.job_id)
-    assert job is not None
-    return job
 
 
 def test_results_of_a_part_that_is_gone_are_made_again() -> None:

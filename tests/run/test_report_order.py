@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from milepost import Job, JobManager, Run, StoreUnavailableError
+from milepost import JobManager, Run, StoreUnavailableError
 from milepost.stores.protocol import Write
 from tests.run.held_heartbeat import HeldHeartbeat
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, current, until
 
 pytestmark = pytest.mark.timing
 
@@ -41,16 +41,9 @@ def report_newer(run: Run) -> None:
     run.progress(0.2, "newer")
 
 
-def job_of(manager: JobManager, run: Run) -> Job:
-    """Return the job of a run."""
-    job = manager.get_job(run.job_id)
-    assert job is not None
-    return job
-
-
 def is_newer(manager: JobManager, run: Run) -> bool:
     """Return whether the record has the newer report."""
-    job = job_of(manager, run)
+    job = current(manager, run)
     return (job.message, job.usage) == ("newer", ALL)
 
 
@@ -73,7 +66,7 @@ class TestOlderReport:
             report_newer(run)
             write(run, way)
             assert held.is_held, "the code has waited for the heartbeat"
-            assert job_of(manager, run).usage == ALL
+            assert current(manager, run).usage == ALL
             held.release()
             until(lambda: is_newer(manager, run))
         assert is_newer(manager, run)

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from milepost import AsyncJobManager, InputChangedError, InvalidInputError, JobManager, Run
+from milepost import AsyncJobManager, InputChangedError, InvalidInputError, JobManager
 from milepost.core.serialization import from_json
 from milepost.run.state import STATE_BYTES
 from milepost.stores.factory import open_store
 from milepost.testing import FakeRun, fake_run
 from tests.run.conftest import log_lines
 from tests.run.resumed_run import resumed
+from tests.waiting import current
 
 
 class Away(Exception):
@@ -51,7 +52,7 @@ def test_state_survives_an_error_on_every_store(manager: JobManager) -> None:
                     raise Away
                 state.sum += number
             run.result = state.sum
-    job = job_of(manager, run)
+    job = current(manager, run)
     assert (job.result, job.attempt) == (sum(range(40)), 2)
     logs = [line["text"] for e in manager.events(run.job_id) if e.kind == "log" for line in (e.data or {})["lines"]]
     assert [line for line in logs if line.startswith("resumed at item ")] != []
@@ -76,12 +77,6 @@ async def test_async_state_survives_an_error_on_every_store(url: str, options: A
     assert job is not None
     assert (job.result, job.attempt) == (sum(range(40)), 2)
     await manager.close()
-
-
-def job_of(manager: JobManager, run: Run) -> Any:
-    job = manager.get_job(run.job_id)
-    assert job is not None
-    return job
 
 
 def test_state_has_its_initial_values_until_its_loop_is_entered() -> None:

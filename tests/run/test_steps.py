@@ -18,7 +18,7 @@ from milepost.run.run import current_run
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FakeRun, fake_run
 from tests.run.conftest import log_lines
-from tests.waiting import lose_lease, until
+from tests.waiting import current, lose_lease, until
 
 
 @dataclasses.dataclass
@@ -37,13 +37,6 @@ def again(run: FakeRun, **more: str) -> FakeRun:
     """Return the run of the next attempt."""
     record = {"type": "test", "status": "running", "created": "0", "attempt": "2", **more}
     return FakeRun(Job.stored("fake", {**record, **({"steps": run._kept_steps} if run._kept_steps else {})}))
-
-
-def job_of(manager: JobManager, run: Run) -> Job:
-    """Return the job of a run."""
-    job = manager.get_job(run.job_id)
-    assert job is not None
-    return job
 
 
 class Service:
@@ -77,12 +70,12 @@ def test_next_attempt_gets_kept_value_without_a_call(manager: JobManager, is_asy
             found.append(step(run))
             assert run.resumed is (attempt == 2), "a step of this attempt is none of an earlier one"
             if attempt == 1:
-                record = job_of(manager, run).record
+                record = current(manager, run).record
                 assert '"quote"' in record["steps"], "the store has the value when the call returns"
                 raise Away
     assert found == [Quote(("docs",), 0.5)] * 2
     assert service.calls == [("docs",)]
-    job = job_of(manager, run)
+    job = current(manager, run)
     assert (job.status, "steps" in job.record) == ("completed", False)
     events = [event.data for event in manager.events(run.job_id) if event.kind == "step"]
     assert events == [{"key": "quote"}]
@@ -105,7 +98,7 @@ def test_many_and_large_values_are_kept_beside_the_record(manager: JobManager) -
             assert [value[:2] for value in values] == [
                 str(number)[0:1] * 2 if number < 10 else str(number) for number in range(4 * attempt)
             ]
-            assert len(job_of(manager, run).record["steps"]) < 64 * 1024
+            assert len(current(manager, run).record["steps"]) < 64 * 1024
             assert prefix_of(run.job_id) or attempt == 1
             if attempt < 3:
                 raise Away
@@ -130,7 +123,7 @@ def test_run_that_lost_its_lease_keeps_nothing(manager: JobManager) -> None:
         run.step("a", lambda: 1)
         lose_lease(manager.store, run.job_id, run.token)
         run.step("b", lambda: 2)
-    assert '"b"' not in job_of(manager, run).record["steps"]
+    assert '"b"' not in current(manager, run).record["steps"]
 
 
 @pytest.mark.timing
@@ -145,7 +138,7 @@ async def test_steps_of_many_tasks_and_threads_are_all_kept(manager: JobManager)
             found += list(pool.map(lambda number: run.step(f"thread:{number}", int, number), range(20)))
         raise Away
     assert found == [*range(20), *range(20)]
-    kept = json.loads(job_of(manager, run).record["steps"])["values"]
+    kept = json.loads(current(manager, run).record["steps"])["values"]
     assert sorted(entry[0] for entry in kept) == sorted(
         f"{kind}:{number}" for kind in ("task", "thread") for number in range(20)
     )

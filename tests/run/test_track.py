@@ -18,7 +18,6 @@ import pytest
 from milepost import (
     DuplicateJobError,
     InvalidInputError,
-    Job,
     JobCancelled,
     JobManager,
     LeaseHeldError,
@@ -29,16 +28,9 @@ from milepost import (
 )
 from milepost.stores.factory import open_store
 from tests.chaos.calibration import slowness
-from tests.waiting import PATIENCE, lose_lease, until
+from tests.waiting import PATIENCE, current, lose_lease, until
 
 pytestmark = pytest.mark.timing
-
-
-def get(manager: JobManager, job_id: str) -> Job:
-    """Return a job."""
-    job = manager.get_job(job_id)
-    assert job is not None
-    return job
 
 
 def ticking(run: Run) -> None:
@@ -50,11 +42,11 @@ def ticking(run: Run) -> None:
 
 def test_track_records_job_until_its_end(manager: JobManager) -> None:
     with manager.track("ingestion", metadata={"folder": "a"}, labels={"owner": "ana"}) as run:
-        job = get(manager, run.job_id)
+        job = current(manager, run.job_id)
         assert (job.status, job.run_by, job.attempt, job.metadata) == ("running", "track", 1, {"folder": "a"})
         assert (run.labels, run.metadata, run.fence > 0) == ({"owner": "ana"}, {"folder": "a"}, True)
         run.result = {"pages": 2}
-    job = get(manager, run.job_id)
+    job = current(manager, run.job_id)
     assert (job.status, job.result, job.progress) == ("completed", {"pages": 2}, 1.0)
     assert job.lease_expires_at is None
 
@@ -63,13 +55,13 @@ def test_reports_arrive_during_run_and_last_with_its_end(manager: JobManager) ->
     with manager.track() as run:
         run.progress(0.3, "loading")
         run.log("a line")
-        until(lambda: get(manager, run.job_id).progress == 0.3)
-        assert get(manager, run.job_id).message == "loading"
+        until(lambda: current(manager, run.job_id).progress == 0.3)
+        assert current(manager, run.job_id).message == "loading"
         until(lambda: [event for event in manager.events(run.job_id) if event.kind == "log"])
         with run.stage("Late", weight=1):
             run.log("the last line")
             run.progress(0.9, "nearly")
-    job = get(manager, run.job_id)
+    job = current(manager, run.job_id)
     assert (job.message, job.stages[0].name) == ("nearly", "Late")
     lines = [
         line["text"] for event in manager.events(run.job_id) if event.kind == "log" for line in event.data["lines"]
@@ -83,7 +75,7 @@ def test_versions_have_no_gaps_and_progress_never_goes_back(manager: JobManager)
         watcher = threading.Thread(target=lambda: seen.extend(manager.watch(run.job_id, after=0)))
         watcher.start()
         for number in run.each(range(5)):
-            until(lambda number=number: get(manager, run.job_id).progress == number / 5)  # type: ignore[misc]
+            until(lambda number=number: current(manager, run.job_id).progress == number / 5)  # type: ignore[misc]
     watcher.join(PATIENCE)
     versions = [event.version for event in seen if event.kind != "skipped"]
     assert versions == sorted(set(versions))
@@ -96,7 +88,7 @@ def test_versions_have_no_gaps_and_progress_never_goes_back(manager: JobManager)
 def test_exception_fails_job_and_propagates(manager: JobManager) -> None:
     with pytest.raises(ValueError, match="no such page"), manager.track() as run:
         raise ValueError("no such page")
-    job = get(manager, run.job_id)
+    job = current(manager, run.job_id)
     assert (job.status, job.error) == ("failed", "no such page")
     assert job.failure is not None
     assert job.failure.kind == "error"
@@ -105,7 +97,7 @@ def test_exception_fails_job_and_propagates(manager: JobManager) -> None:
 def test_ctrl_c_cancels_job(manager: JobManager) -> None:
     with pytest.raises(KeyboardInterrupt), manager.track() as run:
         raise KeyboardInterrupt
-    job = get(manager, run.job_id)
+    job = current(manager, run.job_id)
     assert job.receipt is not None
     assert (job.status, job.receipt.requested_by, job.receipt.confirmed) == ("cancelled", "Ctrl-C", True)
 
@@ -113,7 +105,7 @@ def test_ctrl_c_cancels_job(manager: JobManager) -> None:
 def test_stop_raised_by_code_cancels_job(manager: JobManager) -> None:
     with pytest.raises(JobCancelled), manager.track() as run:
         raise JobCancelled("my own wish")
-    job = get(manager, run.job_id)
+    job = current(manager, run.job_id)
     assert job.receipt is not None
     assert (job.status, job.receipt.requested_by, job.receipt.reason) == ("cancelled", "its own code", "my own wish")
 
@@ -122,7 +114,7 @@ def test_cancel_stops_track_block(manager: JobManager) -> None:
     with pytest.raises(JobCancelled, match="cancelled: enough"), manager.track() as run:  # noqa: PT012
         manager.cancel_job(run.job_id, "enough", by="ana")
         ticking(run)
-    receipt = get(manager, run.job_id).receipt
+    receipt = current(manager, run.job_id).receipt
     assert receipt is not None
     assert (receipt.how, receipt.confirmed, receipt.requested_by) == ("cooperative", True, "ana")
 
@@ -131,7 +123,7 @@ def test_block_finished_after_cancel_writes_receipt(manager: JobManager) -> None
     with pytest.raises(JobCancelled), manager.track() as run:  # noqa: PT012
         manager.cancel_job(run.job_id)
         run.result = "too late"
-    job = get(manager, run.job_id)
+    job = current(manager, run.job_id)
     assert job.receipt is not None
     assert (job.status, job.result) == ("cancelled", None)
     assert (job.receipt.how, job.receipt.late_result) == ("already_finished", "too late")
@@ -153,7 +145,7 @@ def test_lost_lease_stops_block_without_writes(manager: JobManager) -> None:
     with pytest.raises(LeaseLost), manager.track() as run:  # noqa: PT012
         lose_lease(manager.store, run.job_id, run.token)
         ticking(run)
-    job = get(manager, run.job_id)
+    job = current(manager, run.job_id)
     assert job.status == "failed"
     assert "gone" in (job.error or "")
 
@@ -178,8 +170,8 @@ def test_block_takes_another_lease_if_its_own_was_lost_before_the_reply(
     monkeypatch.setattr(store, "apply", reply_late)
     with manager.track(unique_key="k") as run:
         assert [run.job_id] == lost
-        assert get(manager, run.job_id).record["token"] == run.token
-    assert get(manager, run.job_id).status == "completed"
+        assert current(manager, run.job_id).record["token"] == run.token
+    assert current(manager, run.job_id).status == "completed"
 
 
 def test_lease_is_renewed_while_block_runs(manager: JobManager, options: Settings) -> None:
@@ -187,14 +179,14 @@ def test_lease_is_renewed_while_block_runs(manager: JobManager, options: Setting
     manager = JobManager(manager.store, options=replace(options, lease=lease))
     with manager.track() as run:
         time.sleep(2 * lease)  # in which nothing is said
-        assert get(manager, run.job_id).status == "running"
-    assert get(manager, run.job_id).status == "completed"
+        assert current(manager, run.job_id).status == "running"
+    assert current(manager, run.job_id).status == "completed"
 
 
 def test_result_that_is_not_json_completes_block_with_text(manager: JobManager) -> None:
     with manager.track() as run:
         run.result = {"page": object()}
-    job = get(manager, run.job_id)
+    job = current(manager, run.job_id)
     assert (job.status, job.result) == ("completed", None)
     assert (job.result_error or "").startswith("result.page: object is not JSON-serialisable")
     assert (job.result_text or "").startswith("{'page': <object object at")
@@ -219,7 +211,7 @@ def test_same_key_resumes_failed_job(manager: JobManager) -> None:
     with manager.track("nightly", unique_key="k") as again:
         assert (again.job_id, again.attempt) == (run.job_id, 2)
         assert list(again.each(range(5), stage="Pages", resume=True)) == [3, 4]
-    assert get(manager, run.job_id).status == "completed"
+    assert current(manager, run.job_id).status == "completed"
     with manager.track("nightly", unique_key="k") as new:
         assert new.job_id != run.job_id
 
@@ -231,14 +223,14 @@ def test_key_of_live_run_is_rejected(manager: JobManager) -> None:
         manager.track(unique_key="k"),
     ):
         pass
-    assert get(manager, run.job_id).status == "completed"
+    assert current(manager, run.job_id).status == "completed"
 
 
 def test_pending_job_is_adopted_by_id(manager: JobManager) -> None:
     job = manager.create_job(job_type="ingestion", metadata={"a": 1})
     with manager.track("ingestion", job_id=job.job_id) as run:
         assert (run.job_id, run.metadata) == (job.job_id, {"a": 1})
-        assert get(manager, job.job_id).run_by == "track"
+        assert current(manager, job.job_id).run_by == "track"
     with pytest.raises(DuplicateJobError), manager.track(job_id=job.job_id):
         pass
     with manager.track(job_id="named") as named:
@@ -263,10 +255,10 @@ def test_execute_runs_function_as_block(manager: JobManager) -> None:
         manager.track("pages", job_id="broken").execute(broken)
     with pytest.raises(JobCancelled):
         manager.track("pages", job_id="cancelled").execute(cancelled)
-    assert get(manager, "plain").result == {"job": "plain"}
-    assert get(manager, "coroutine").result == "coroutine in a loop"
-    assert get(manager, "broken").error == "no pages"
-    receipt = get(manager, "cancelled").receipt
+    assert current(manager, "plain").result == {"job": "plain"}
+    assert current(manager, "coroutine").result == "coroutine in a loop"
+    assert current(manager, "broken").error == "no pages"
+    receipt = current(manager, "cancelled").receipt
     assert receipt is not None
     assert (receipt.confirmed, receipt.reason) == (True, "not needed")
 
@@ -304,7 +296,7 @@ def test_job_of_killed_process_is_lost_and_resumed_by_key(url: str, options: Set
         process.send_signal(signal.SIGKILL)
     with manager.track("nightly", unique_key="k") as run:
         assert run.last_checkpoint == {"page": 7}
-    job = get(manager, run.job_id)
+    job = current(manager, run.job_id)
     # Its death was seen here (a crash, charged as such), or by a sweep before (a failed job, reopened as an attempt).
     assert (job.status, job.attempt + job.crashes) == ("completed", 2)
 
@@ -318,15 +310,15 @@ def test_reports_wait_during_outage_and_work_continues(options: Settings, start_
     manager = JobManager(open_store(server.url, namespace=options.namespace), options=options)
     with manager.track() as run:
         run.progress(0.2, "before")
-        until(lambda: get(manager, run.job_id).progress == 0.2)
+        until(lambda: current(manager, run.job_id).progress == 0.2)
         server.kill()
         for number in range(20):
             run.progress(0.2 + number / 100, f"step {number}")
             run.log(f"line {number}")
             time.sleep(0.05)
         server.start()
-        until(lambda: get(manager, run.job_id).message == "step 19")
-    assert get(manager, run.job_id).status == "completed"
+        until(lambda: current(manager, run.job_id).message == "step 19")
+    assert current(manager, run.job_id).status == "completed"
     lines = [
         line["text"] for event in manager.events(run.job_id) if event.kind == "log" for line in event.data["lines"]
     ]
@@ -337,9 +329,9 @@ def test_reports_wait_during_outage_and_work_continues(options: Settings, start_
 def test_unchanged_run_makes_no_event(manager: JobManager) -> None:
     with manager.track() as run:
         run.progress(0.4, "same")
-        until(lambda: get(manager, run.job_id).progress == 0.4)
-        version = get(manager, run.job_id).version
+        until(lambda: current(manager, run.job_id).progress == 0.4)
+        version = current(manager, run.job_id).version
         for _ in range(50):
             run.progress(0.4, "same")
             time.sleep(0.005)
-        assert get(manager, run.job_id).version == version
+        assert current(manager, run.job_id).version == version

@@ -17,14 +17,7 @@ from milepost import BudgetExceededError, InvalidInputError, Job, JobCancelled, 
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import fake_run
 from milepost.worker.handlers import Handlers
-from tests.waiting import PATIENCE, lose_lease, until
-
-
-def job_of(manager: JobManager, run: Run) -> Job:
-    """Return the job of a run."""
-    job = manager.get_job(run.job_id)
-    assert job is not None
-    return job
+from tests.waiting import PATIENCE, current, lose_lease, until
 
 
 def spend(run: Run, *, fail: bool) -> None:
@@ -41,8 +34,8 @@ def test_usage_is_sum_of_all_attempts(manager: JobManager) -> None:
             with manager.track("spend", unique_key="k") as run:
                 spend(run, fail=fail)
         except RuntimeError:
-            assert job_of(manager, run).usage == {"tokens": 812, "usd": 0.3}
-    job = job_of(manager, run)
+            assert current(manager, run).usage == {"tokens": 812, "usd": 0.3}
+    job = current(manager, run)
     assert (job.status, job.usage) == ("completed", {"tokens": 1624, "usd": 0.6})
     assert job.record["usage"] == '{"tokens":1624000000,"usd":600000}'
 
@@ -50,7 +43,7 @@ def test_usage_is_sum_of_all_attempts(manager: JobManager) -> None:
 def test_heartbeat_writes_usage_and_lost_run_adds_nothing(manager: JobManager) -> None:
     def spend_after_loss(run: Run) -> None:
         run.add_usage(tokens=1)
-        until(lambda: job_of(manager, run).usage == {"tokens": 1})
+        until(lambda: current(manager, run).usage == {"tokens": 1})
         lose_lease(manager.store, run.job_id, run.token)
         until(lambda: run.cancelled)
         run._counted().add({"tokens": 100_000_000})
@@ -59,7 +52,7 @@ def test_heartbeat_writes_usage_and_lost_run_adds_nothing(manager: JobManager) -
 
     with pytest.raises(LeaseLost), manager.track("spend") as run:
         spend_after_loss(run)
-    assert job_of(manager, run).usage == {"tokens": 1}
+    assert current(manager, run).usage == {"tokens": 1}
 
 
 def test_repeated_report_counts_nothing_twice(manager: JobManager) -> None:
@@ -68,7 +61,7 @@ def test_repeated_report_counts_nothing_twice(manager: JobManager) -> None:
         for _ in range(3):
             run_sync(manager.store.heartbeat([], [(run.job_id, run.token)], None))
             manager.runtime.heartbeat.beat()
-    assert job_of(manager, run).usage == {"tokens": 5}
+    assert current(manager, run).usage == {"tokens": 5}
 
 
 @pytest.fixture
@@ -133,7 +126,7 @@ def pay_and_be_killed(run: Run) -> None:
 def test_kept_step_is_written_with_its_usage(manager: JobManager) -> None:
     with manager.track("spend") as run:
         run.step("answer", pay, run)
-        assert job_of(manager, run).usage == {"calls": 1}
+        assert current(manager, run).usage == {"calls": 1}
 
 
 def test_killed_process_keeps_usage_of_kept_step(manager: JobManager) -> None:
@@ -243,5 +236,5 @@ def test_sum_of_a_job_is_limited(manager: JobManager) -> None:
             run.add_usage(tokens=1e12)
         with pytest.raises(InvalidInputError, match="the sum of a job is limited to 9e\\+12"):
             run.add_usage(tokens=1)
-    assert job_of(manager, run).usage == {"tokens": 9 * 10**12}
+    assert current(manager, run).usage == {"tokens": 9 * 10**12}
     assert manager.usage().total == {"tokens": 9 * 10**12}

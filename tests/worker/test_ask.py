@@ -27,7 +27,7 @@ from milepost import (
 )
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import fake_async_run, fake_run
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, current, until
 from tests.worker import asking
 
 pytestmark = pytest.mark.timing
@@ -56,22 +56,15 @@ async def apublish(run: AsyncRun) -> Any:
     return [type(ok).__name__, ok.approved, ok.note]
 
 
-def get(jobs: Jobs, job_id: str) -> Job:
-    """Return a job."""
-    job = jobs.get_job(job_id)
-    assert job is not None
-    return job
-
-
 def waiting(jobs: Jobs, job_id: str) -> Job:
     """Return a job as soon as it waits for an answer."""
-    until(lambda: "held" in get(jobs, job_id).record)
-    return get(jobs, job_id)
+    until(lambda: "held" in current(jobs, job_id).record)
+    return current(jobs, job_id)
 
 
 def is_over(jobs: Jobs, job_id: str) -> bool:
     """Return whether the time to answer the question of a job is over, by the clock of the store."""
-    expires = [one.expires_at for one in get(jobs, job_id).questions if one.expires_at]
+    expires = [one.expires_at for one in current(jobs, job_id).questions if one.expires_at]
     return bool(expires) and run_sync(jobs.store.now()) > datetime.fromisoformat(expires[0]).timestamp() * 1e6
 
 
@@ -114,7 +107,7 @@ def test_answer_that_does_not_fit_is_refused_with_its_field(jobs: Jobs, value: A
     with pytest.raises(InvalidInputError) as refused:
         jobs.answer(job_id, "publish", value)
     assert str(refused.value).startswith(problem)
-    assert get(jobs, job_id).version == version
+    assert current(jobs, job_id).version == version
 
 
 def test_second_answer_is_refused_with_who_and_when(jobs: Jobs) -> None:
@@ -214,7 +207,7 @@ def test_answers_while_no_process_runs(jobs: Jobs) -> None:
     with jobs.run_workers(concurrency=2):  # a submit outside would start a worker of the memory store
         answered, silent = jobs.submit("asks").job_id, jobs.submit("expires").job_id
         waiting(jobs, answered)
-        until(lambda: get(jobs, silent).status == "running")
+        until(lambda: current(jobs, silent).status == "running")
         jobs.set_limit("expires", paused=True)  # else this worker continues it, if the test comes to the next line late
         is_paused.set()
         waiting(jobs, silent)
@@ -294,8 +287,8 @@ def test_questions_asked_together_are_answered_in_any_order(jobs: Jobs, handler:
             ("publish", "open"),
         ]
         jobs.answer(job_id, order[0], answers[order[0]])
-        until(lambda: "held" in get(jobs, job_id).record)
-        assert [one.key for one in get(jobs, job_id).questions if one.state == "open"] == [order[1]]
+        until(lambda: "held" in current(jobs, job_id).record)
+        assert [one.key for one in current(jobs, job_id).questions if one.state == "open"] == [order[1]]
         jobs.answer(job_id, order[1], answers[order[1]])
         job = jobs.wait(job_id, PATIENCE)
     assert job.result == answers

@@ -11,7 +11,7 @@ import pytest
 from milepost import AsyncJobs, Fail, InvalidInputError, Job, Jobs, Run
 from milepost.core.values import MemberCounts
 from milepost.run.children import child_id
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, current, until
 from tests.worker import with_children
 from tests.worker.squares import Square
 
@@ -21,12 +21,6 @@ pytestmark = pytest.mark.timing
 @pytest.fixture
 def jobs(idle_jobs: Jobs) -> Jobs:
     return idle_jobs
-
-
-def get(jobs: Jobs, job_id: str) -> Job:
-    job = jobs.get_job(job_id)
-    assert job is not None
-    return job
 
 
 def children_of(jobs: Jobs, parent: str) -> dict[str, Job]:
@@ -173,7 +167,7 @@ def test_cancel_of_a_parent_cancels_its_children(jobs: Jobs) -> None:
         parent = jobs.submit(whole).job_id
         kept = jobs.submit(whole.options(children="keep")).job_id
         until(lambda: len(children_of(jobs, parent)) == len(children_of(jobs, kept)) == 3)
-        until(lambda: get(jobs, parent).status == get(jobs, kept).status == "pending")
+        until(lambda: current(jobs, parent).status == current(jobs, kept).status == "pending")
         jobs.cancel_job(parent)
         jobs.cancel_job(kept)
         assert {child.status.value for child in children_of(jobs, parent).values()} == {"cancelled"}
@@ -199,7 +193,7 @@ def test_tracked_block_makes_its_children_before_it_ends(jobs: Jobs, is_async: b
     else:
         with jobs.track("block", job_id="p") as run:
             run.submit_child("a", handler, n=3)
-    assert (get(jobs, "p").status, get(jobs, "p").open_children) == ("completed", 1)
+    assert (current(jobs, "p").status, current(jobs, "p").open_children) == ("completed", 1)
     assert list(children_of(jobs, "p")) == ["a"]
 
 
@@ -289,7 +283,7 @@ def test_retry_from_start_makes_new_children(jobs: Jobs) -> None:
         job = jobs.wait(job.job_id, PATIENCE)
     assert job.result == "done", job.error
     assert jobs.count_jobs("part") == 2
-    assert get(jobs, child_id(job.job_id, "child", "a", "1")).result == "done"
+    assert current(jobs, child_id(job.job_id, "child", "a", "1")).result == "done"
 
 
 @pytest.mark.parametrize("name", ["parent.child", "aparent.child"])

@@ -7,17 +7,10 @@ from typing import Any
 
 import pytest
 
-from milepost import AsyncRun, IllegalTransitionError, Job, JobNotFoundError, JobPaused, Jobs, Run
-from tests.waiting import PATIENCE, until
+from milepost import AsyncRun, IllegalTransitionError, JobNotFoundError, JobPaused, Jobs, Run
+from tests.waiting import PATIENCE, current, until
 
 pytestmark = pytest.mark.timing
-
-
-def get(jobs: Jobs, job_id: str) -> Job:
-    """Return a job."""
-    job = jobs.get_job(job_id)
-    assert job is not None
-    return job
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -46,7 +39,7 @@ def test_paused_job_continues_at_the_item_where_it_stopped(jobs: Jobs, is_async:
         job_id = jobs.submit("loops").job_id
         assert reached.wait(PATIENCE)
         paused = jobs.pause(job_id, by="ana")
-        until(lambda: get(jobs, job_id).activity.startswith("Paused; a resume "))
+        until(lambda: current(jobs, job_id).activity.startswith("Paused; a resume "))
         done = list(items)
         resumed = jobs.resume(job_id, by="ana")
         job = jobs.wait(job_id, PATIENCE)
@@ -87,8 +80,8 @@ def test_paused_job_says_what_a_resume_repeats(jobs: Jobs, kept: str, says: str)
         job_id = jobs.submit("loops").job_id
         assert inside.wait(PATIENCE)
         jobs.pause(job_id)
-        until(lambda: get(jobs, job_id).activity.startswith("Paused; a resume "))
-        assert get(jobs, job_id).activity == f"Paused; a resume {says}"
+        until(lambda: current(jobs, job_id).activity.startswith("Paused; a resume "))
+        assert current(jobs, job_id).activity == f"Paused; a resume {says}"
 
 
 def test_step_under_way_is_called_again_after_a_resume(jobs: Jobs) -> None:
@@ -110,7 +103,7 @@ def test_step_under_way_is_called_again_after_a_resume(jobs: Jobs) -> None:
         job_id = jobs.submit("steps").job_id
         assert inside.wait(PATIENCE)
         jobs.pause(job_id)
-        until(lambda: get(jobs, job_id).activity.startswith("Paused; a resume "))
+        until(lambda: current(jobs, job_id).activity.startswith("Paused; a resume "))
         jobs.resume(job_id)
         assert jobs.wait(job_id, PATIENCE).result == "firstsecond"
     assert called == ["first", "second", "second"]
@@ -153,6 +146,6 @@ def test_code_sees_the_pause_as_a_stop(jobs: Jobs) -> None:
         job_id = jobs.submit(watches).job_id
         assert inside.wait(PATIENCE)
         jobs.pause(job_id)
-        until(lambda: get(jobs, job_id).receipt and get(jobs, job_id).receipt.confirmed)  # type: ignore[union-attr]
+        until(lambda: current(jobs, job_id).receipt and current(jobs, job_id).receipt.confirmed)  # type: ignore[union-attr]
         assert jobs.cancel_job(job_id).status == "cancelled"
     assert seen == ["paused"]

@@ -15,20 +15,13 @@ from typing import Any
 
 import pytest
 
-from milepost import Job, Jobs
-from tests.waiting import PATIENCE, freeze, until
+from milepost import Jobs
+from tests.waiting import PATIENCE, current, freeze, until
 from tests.worker.application import lines
 from tests.worker.conftest import ROOT, Workers
 from tests.worker.job_assertions import starts
 
 pytestmark = pytest.mark.timing
-
-
-def get(jobs: Jobs, job: Job) -> Job:
-    """Return a job."""
-    found = jobs.get_job(job.job_id)
-    assert found is not None
-    return found
 
 
 @pytest.fixture
@@ -45,7 +38,7 @@ def test_next_worker_continues_from_checkpoint_after_drain(workers: Workers, job
     workers.noted("step", 5)
     first.send_signal(signal.SIGTERM)
     assert first.wait(PATIENCE) == 0
-    released = get(jobs, job)
+    released = current(jobs, job)
     assert (released.status, released.attempt, released.crashes) == ("pending", 0, 0)
     workers.start(STEP_PAUSE="0")
     done = jobs.wait(job.job_id, PATIENCE)
@@ -60,7 +53,7 @@ def test_drain_releases_task_at_await(workers: Workers, jobs: Jobs) -> None:
     worker.send_signal(signal.SIGINT)
     assert worker.wait(PATIENCE) == 0
     assert "waits ended" in lines(workers.log)
-    assert get(jobs, job).status == "pending"
+    assert current(jobs, job).status == "pending"
 
 
 def test_second_interrupt_of_a_block_with_workers_gives_their_jobs_back(workers: Workers, jobs: Jobs) -> None:
@@ -87,7 +80,7 @@ with jobs.run_workers(concurrency=1) as group:
     workers.noted("draining")
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE) != 0
-    left = get(jobs, job)
+    left = current(jobs, job)
     assert (left.status, left.attempt, left.crashes) == ("pending", 0, 0)
     assert jobs.workers() == []
 
@@ -99,9 +92,9 @@ def test_drained_worker_claims_nothing_and_unregisters(workers: Workers, jobs: J
     waiting = jobs.enqueue("noted")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE) == 0
-    assert get(jobs, waiting).status == "pending"
+    assert current(jobs, waiting).status == "pending"
     assert jobs.workers() == []
-    left = get(jobs, job)
+    left = current(jobs, job)
     # Its thread did not stop within the grace time: given back, and not claimable until its lease has run out.
     assert (left.status, left.attempt) == ("pending", 0)
     assert left.receipt is not None
@@ -109,7 +102,7 @@ def test_drained_worker_claims_nothing_and_unregisters(workers: Workers, jobs: J
     other = workers.start(concurrency=2)
     workers.noted("deaf", 2)
     assert jobs.wait(waiting.job_id, PATIENCE).status == "completed"
-    receipt = get(jobs, job).receipt
+    receipt = current(jobs, job).receipt
     assert receipt is not None
     assert (receipt.how, receipt.confirmed) == ("lease_expired", False)
     other.send_signal(signal.SIGTERM)
@@ -127,8 +120,8 @@ def test_second_signal_stops_at_once(workers: Workers, jobs: Jobs) -> None:
     until(lambda: any(entry.draining for entry in jobs.workers()))
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE) == 0  # not the grace time
-    assert get(jobs, job).status == "pending"
-    killed = get(jobs, isolated)
+    assert current(jobs, job).status == "pending"
+    killed = current(jobs, isolated)
     assert (killed.status, killed.attempt, killed.crashes) == ("pending", 0, 0)
 
 

@@ -10,17 +10,10 @@ import pytest
 
 from milepost import Job, Jobs, Run, Snooze
 from milepost.testing import jobs_under_test
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, current
 from tests.worker import sleeping
 
 pytestmark = pytest.mark.timing
-
-
-def get(jobs: Jobs, job_id: str) -> Job:
-    """Return a job."""
-    job = jobs.get_job(job_id)
-    assert job is not None
-    return job
 
 
 def pause_of(job: Job) -> float:
@@ -106,9 +99,9 @@ def test_job_that_snoozes_in_a_tight_loop_pauses_longer_and_longer() -> None:
         job_id = app.submit(polls).job_id
         for pause in (1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300):
             jobs.drain()
-            assert pause_of(get(app, job_id)) == pause
+            assert pause_of(current(app, job_id)) == pause
             jobs.clock.advance(pause)
-        assert get(app, job_id).attempt <= 1
+        assert current(app, job_id).attempt <= 1
 
 
 def test_tight_loop_in_a_child_process_pauses(jobs: Jobs) -> None:
@@ -116,7 +109,7 @@ def test_tight_loop_in_a_child_process_pauses(jobs: Jobs) -> None:
     with jobs.run_workers():
         job_id = jobs.submit("snoozes.child").job_id
         end = time.monotonic() + PATIENCE
-        while (job := get(jobs, job_id)).not_before is None or job.status != "pending" or pause_of(job) < 1:
+        while (job := current(jobs, job_id)).not_before is None or job.status != "pending" or pause_of(job) < 1:
             assert time.monotonic() < end
             time.sleep(0.02)
 
@@ -137,7 +130,7 @@ def test_long_snoozes_before_a_short_one_cause_no_pause() -> None:
             jobs.drain()
             jobs.clock.advance("30s")
         jobs.drain()
-        assert get(app, job_id).result == "ready"
+        assert current(app, job_id).result == "ready"
 
 
 def test_snooze_after_a_new_step_has_no_pause(jobs: Jobs) -> None:

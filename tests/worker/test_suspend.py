@@ -20,17 +20,10 @@ from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import jobs_under_test
 from milepost.testing.conformance.harness import change_with
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, current, until
 from tests.worker import sleeping
 
 pytestmark = pytest.mark.timing
-
-
-def get(jobs: Jobs, job_id: str) -> Job:
-    """Return a job."""
-    job = jobs.get_job(job_id)
-    assert job is not None
-    return job
 
 
 def kinds(jobs: Jobs, job: Job) -> list[str]:
@@ -52,12 +45,12 @@ MAY_SLEEP.set()
 @contextlib.contextmanager
 def kept_asleep(jobs: Jobs, job_id: str) -> Iterator[Job]:
     """Yield a sleeping job that wakes after the block, however late the test comes: its type is paused meanwhile."""
-    until(lambda: get(jobs, job_id).status == "running")
-    job_type = get(jobs, job_id).job_type
+    until(lambda: current(jobs, job_id).status == "running")
+    job_type = current(jobs, job_id).job_type
     jobs.set_limit(job_type, paused=True)
     MAY_SLEEP.set()
-    until(lambda: get(jobs, job_id).record.get("wake_at"))
-    yield get(jobs, job_id)
+    until(lambda: current(jobs, job_id).record.get("wake_at"))
+    yield current(jobs, job_id)
     jobs.set_limit(job_type)
 
 
@@ -114,12 +107,12 @@ def test_job_that_waits_for_a_time_says_so_without_a_server(jobs: Jobs) -> None:
 
     with jobs.run_workers():
         asleep, failed = jobs.submit(sleeps).job_id, jobs.submit(fails).job_id
-        until(lambda: get(jobs, asleep).record.get("wake_at") and get(jobs, failed).not_before)
+        until(lambda: current(jobs, asleep).record.get("wake_at") and current(jobs, failed).not_before)
     later = jobs.submit(sleeps.options(not_before=datetime.now(UTC) + timedelta(hours=1))).job_id
-    assert get(jobs, asleep).activity.startswith("Suspended until ")
-    assert get(jobs, failed).activity.startswith("Next attempt ")
-    assert get(jobs, later).activity.startswith("Starts ")
-    assert get(jobs, jobs.submit(sleeps).job_id).activity == "Waiting for a worker"
+    assert current(jobs, asleep).activity.startswith("Suspended until ")
+    assert current(jobs, failed).activity.startswith("Next attempt ")
+    assert current(jobs, later).activity.startswith("Starts ")
+    assert current(jobs, jobs.submit(sleeps).job_id).activity == "Waiting for a worker"
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -168,7 +161,7 @@ def test_suspension_is_written_when_the_code_has_returned(jobs: Jobs, is_async: 
         assert inside.wait(PATIENCE)
         deadline = time.monotonic() + 0.2
         until(lambda: time.monotonic() > deadline)
-        assert get(jobs, job_id).status == "running", "its lease lives until its code has returned"
+        assert current(jobs, job_id).status == "running", "its lease lives until its code has returned"
         leave.set()
         assert jobs.wait(job_id, PATIENCE).result == "slept"
     assert most == [1, 1]
@@ -279,8 +272,8 @@ def test_cancel_while_unwinding_wins(jobs: Jobs) -> None:
         assert inside.wait(PATIENCE)
         jobs.cancel_job(job_id)
         leave.set()
-        until(lambda: (receipt := get(jobs, job_id).receipt) is not None and receipt.confirmed)
-    assert get(jobs, job_id).status == "cancelled"
+        until(lambda: (receipt := current(jobs, job_id).receipt) is not None and receipt.confirmed)
+    assert current(jobs, job_id).status == "cancelled"
 
 
 def test_cancelled_sleeper_never_wakes_and_a_retry_keeps_its_deadline(jobs: Jobs) -> None:
@@ -298,7 +291,7 @@ def test_cancelled_sleeper_never_wakes_and_a_retry_keeps_its_deadline(jobs: Jobs
         job_id = jobs.submit(sleeps).job_id
         with kept_asleep(jobs, job_id):
             jobs.cancel_job(job_id)
-        job = get(jobs, job_id)
+        job = current(jobs, job_id)
         assert (job.status, job.receipt and job.receipt.confirmed) == ("cancelled", True)
         jobs.retry_job(job_id)
         assert jobs.wait(job_id, PATIENCE).result == "slept"
@@ -365,7 +358,7 @@ def test_sleeper_of_drained_jobs_wakes_on_a_moved_clock() -> None:
     with jobs_under_test(app) as jobs:
         made = [jobs.submit(name).job_id for name in ("sleeps", "asleep")]
         jobs.drain()
-        assert [get(jobs, job_id).status for job_id in made] == ["pending", "pending"]
+        assert [current(jobs, job_id).status for job_id in made] == ["pending", "pending"]
         jobs.clock.advance(1)
         jobs.drain()
-        assert [get(jobs, job_id).status for job_id in made] == ["completed", "completed"]
+        assert [current(jobs, job_id).status for job_id in made] == ["completed", "completed"]

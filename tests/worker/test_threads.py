@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from milepost import AsyncJobs, Job, JobCancelled, Jobs, Run, Settings
+from milepost import AsyncJobs, JobCancelled, Jobs, Run, Settings
 from milepost.worker import RunExecutor
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, current
 from tests.worker.conftest import Workers
 from tests.worker.job_assertions import Signals, ended
 
@@ -69,13 +69,6 @@ def working() -> Any:
     made = Working()
     yield made
     made.let_go.set()
-
-
-def current(jobs: Jobs, job: Job) -> Job:
-    """Return the job."""
-    found = jobs.get_job(job.job_id)
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize("start", [asyncio.to_thread, in_the_executor, in_a_pool, in_two_threads, in_a_task])
