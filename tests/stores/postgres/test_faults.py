@@ -15,7 +15,7 @@ import pytest
 from milepost import AsyncJobs, JobManager, Jobs, Run, Settings
 from milepost.core import transitions as plans
 from milepost.core.defaults import JOB_TTL
-from milepost.core.errors import InvalidInputError, LeaseHeldError, StoreUnavailableError
+from milepost.core.errors import LeaseHeldError, StoreUnavailableError
 from milepost.run.sweeper import Sweeper
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.postgres import PostgresStore, claims, maintenance
@@ -332,13 +332,6 @@ def test_forked_child_uses_connections_of_its_own(store: PostgresStore) -> None:
     os.waitpid(child, 0)
     create(store, "c")
     assert sorted(claim(store, 5)) == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("name", ["a%b", "a$b", 'a"b', "a'b", "", "pg_a"])
-def test_namespace_that_statements_cannot_contain_is_refused(postgres_url: str, name: str) -> None:
-    """Regression: names with % and $ passed, and each call failed with an error of the driver."""
-    with pytest.raises(InvalidInputError, match=r"^namespace: "):
-        PostgresStore(postgres_url, namespace=name)
 
 
 async def test_close_leaves_no_session(postgres_server: PostgresServer, postgres_url: str) -> None:

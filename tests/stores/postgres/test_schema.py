@@ -128,8 +128,9 @@ def test_missing_database_fails_at_once(postgres_url: str) -> None:
     assert not e.value.temporary
 
 
-@pytest.mark.parametrize("name", ["", 'a"b', "pg_x", "x" * 64])
+@pytest.mark.parametrize("name", ["", 'a"b', "pg_x", "x" * 64, "a%b", "a$b", "a'b"])
 def test_names_that_cannot_be_schemas_are_refused(postgres_url: str, name: str) -> None:
+    """Regression: names with % and $ passed, and each call failed with an error of the driver."""
     with pytest.raises(InvalidInputError, match=r"^namespace: "):
         PostgresStore(postgres_url, namespace=name)
 
