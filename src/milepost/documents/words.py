@@ -1,4 +1,4 @@
-"""The words of texts and queries, as both document stores index them.
+"""The words of texts and queries, as both document stores index and weigh them.
 
 Both stores get the same words: those of SQLite's and PostgreSQL's own parsers differ, and neither splits Chinese or
 Japanese.
@@ -6,6 +6,7 @@ Japanese.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -75,3 +76,15 @@ def _parts(word: str) -> Iterator[str]:
         end = part.end()
     if end < len(word):
         yield word[end:][:_MAX_WORD]
+
+
+K1: Final = 1.2
+"""How slowly a term counts more as it occurs more often. FTS5 has these two values built in."""
+B: Final = 0.75
+"""How much the length of a chunk matters."""
+_MIN_WEIGHT: Final = 1e-6
+
+
+def term_weight(holding: int, total: int) -> float:
+    """Return the weight of a term that `holding` of `total` chunks have. What half of them have weighs nothing."""
+    return max(_MIN_WEIGHT, math.log((total - holding + 0.5) / (holding + 0.5)))

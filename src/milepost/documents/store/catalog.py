@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from milepost.core.errors import InvalidInputError
 from milepost.documents.store.database import Row, SqlStoreBase, Transaction, placeholders
 from milepost.documents.store.filters import DocumentFilter, refuse_nul
-from milepost.documents.store.origins import write_origins
 from milepost.documents.store.records import Origins, StoredDocument
 
 _DOCUMENT: Final = """
@@ -130,3 +129,23 @@ class CatalogQueries(SqlStoreBase):
 
 def _generation(number: int | None) -> str:
     return "(SELECT generation FROM active_generation)" if number is None else str(int(number))
+
+
+def write_origins(tx: Transaction, origins: Origins, document_ids: Iterable[str]) -> None:
+    """Write the folder, owner and metadata of these documents. An owner is never replaced, and metadata of other names are kept."""
+    ids = sorted(document_ids)
+    tx.many(
+        """INSERT INTO document_roots (document_id, root) VALUES (?, ?)
+        ON CONFLICT (document_id) DO UPDATE SET root = excluded.root WHERE document_roots.root <> excluded.root""",
+        [(one, origins.roots[one]) for one in ids],
+    )
+    if origins.owner:
+        tx.many(
+            "INSERT INTO document_owners (document_id, owner) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            [(one, origins.owner) for one in ids],
+        )
+    tx.many(
+        """INSERT INTO document_metadata (document_id, name, value) VALUES (?, ?, ?)
+        ON CONFLICT (document_id, name) DO UPDATE SET value = excluded.value""",
+        [(one, name, value) for one in ids for name, value in origins.metadata.items()],
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from milepost.documents.chunking import Chunk, Segment
 from milepost.documents.errors import GenerationChangedError, SupersededError, VersionVanishedError
+from milepost.documents.store.catalog import write_origins
 from milepost.documents.store.database import (
     SqlStoreBase,
     Transaction,
@@ -20,7 +21,6 @@ from milepost.documents.store.database import (
     move_extractions,
     placeholders,
 )
-from milepost.documents.store.origins import write_origins
 from milepost.documents.store.records import ChunkText, MissingVector, Text, Version
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from milepost.documents.store.database import Entries, Transaction
-from milepost.documents.store.word_scores import K1, B, term_weight
-from milepost.documents.words import Term
+from milepost.documents.words import K1, B, Term, term_weight
 
 _SAMPLE: Final = 1000
 """Chunks of which the mean length is computed."""

@@ -17,8 +17,7 @@ from milepost.documents.store.database import Entries, Row, Transaction
 from milepost.documents.store.records import Generation
 from milepost.documents.store.schema import schema, set_up
 from milepost.documents.store.sqlite_vectors import SqliteVectors, vectors_from_bytes
-from milepost.documents.store.word_scores import K1, term_weight
-from milepost.documents.words import Term
+from milepost.documents.words import K1, Term, term_weight
 from milepost.forks import close_before_fork, keep_inherited
 from milepost.stores.private_files import create_private_file, create_private_folder
 
