@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -54,24 +54,6 @@ class Call:
     timeout: float = TIMEOUT
 
 
-class Transport(Protocol):
-    """An httpx client, blocking or async. `has_responded`: the server was reached before, so retries are worthwhile."""
-
-    has_responded: bool
-
-    async def request(self, call: Call) -> httpx.Response:
-        """Send a request once."""
-
-    def lines(self, call: Call) -> Any:
-        """Open a stream: an async context manager of (status, error body, lines)."""
-
-    async def pause(self, seconds: float) -> None:
-        """Sleep."""
-
-    async def close(self) -> None:
-        """Close the connections."""
-
-
 class Requests:
     """The base of the groups of methods of a client: its transport, and a request to any endpoint."""
 
@@ -106,7 +88,7 @@ def body_text(body: Any) -> str:
 
 
 class _HttpxTransport(Generic[C]):
-    """The httpx client of a process.
+    """The httpx client of a process. `has_responded`: the server was reached before, so retries are worthwhile.
 
     A forked child gets its own: two processes that read from one connection would get each other's responses.
     """
@@ -134,22 +116,22 @@ class AsyncTransport(_HttpxTransport[httpx.AsyncClient]):
     """A transport over httpx.AsyncClient."""
 
     async def request(self, call: Call) -> httpx.Response:
-        """See Transport."""
+        """Send a request once."""
         return await self._client.request(call.method, call.path, **_options(call))
 
     @asynccontextmanager
     async def lines(self, call: Call) -> AsyncIterator[tuple[int, bytes, AsyncIterator[str]]]:
-        """See Transport."""
+        """Open a stream: its status, the body of an error, and its lines."""
         async with self._client.stream(call.method, call.path, **_options(call)) as answer:
             body = b"" if answer.status_code == 200 else await answer.aread()
             yield answer.status_code, body, answer.aiter_lines()
 
     async def pause(self, seconds: float) -> None:
-        """See Transport."""
+        """Sleep."""
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        """See Transport."""
+        """Close the connections."""
         await self._client.aclose()
 
 
@@ -157,12 +139,10 @@ class BlockingTransport(_HttpxTransport[httpx.Client]):
     """A transport over httpx.Client. Its coroutines never suspend."""
 
     async def request(self, call: Call) -> httpx.Response:
-        """See Transport."""
         return self._client.request(call.method, call.path, **_options(call))
 
     @asynccontextmanager
     async def lines(self, call: Call) -> AsyncIterator[tuple[int, bytes, AsyncIterator[str]]]:
-        """See Transport."""
         with self._client.stream(call.method, call.path, **_options(call)) as answer:
             body = b"" if answer.status_code == 200 else answer.read()
 
@@ -173,12 +153,13 @@ class BlockingTransport(_HttpxTransport[httpx.Client]):
             yield answer.status_code, body, lines()
 
     async def pause(self, seconds: float) -> None:
-        """See Transport."""
         time.sleep(seconds)  # noqa: ASYNC251 - the blocking transport
 
     async def close(self) -> None:
-        """See Transport."""
         self._client.close()
+
+
+Transport: TypeAlias = AsyncTransport | BlockingTransport
 
 
 async def send(transport: Transport, call: Call) -> httpx.Response:
