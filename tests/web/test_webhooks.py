@@ -33,8 +33,10 @@ def sender_to(manager: AsyncJobManager, answer: Receiver) -> WebhookSender:
     async def resolve(url: str) -> str:
         return "203.0.113.7"
 
-    client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-    return WebhookSender(FeedFollower(lambda: manager.store), resolve=resolve, client=client)
+    def connect() -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.MockTransport(answer))
+
+    return WebhookSender(FeedFollower(lambda: manager.store), resolve=resolve, connect=connect)
 
 
 async def stall(manager: AsyncJobManager, job_id: str, job_type: str = "upload") -> None:
@@ -357,7 +359,7 @@ async def test_lost_cursor_catches_up_from_records(memory: AsyncJobManager) -> N
 async def test_webhook_routes(memory: AsyncJobManager) -> None:
     assert all(map(is_public, ("93.184.216.34", "2606:4700::1", "64:ff9b::5db8:d822", "2002:5db8:d822::1")))
     async with client_of(memory) as client:
-        for url in ("http://93.184.216.34/", "https://u:p@93.184.216.34/", "https://localhost/", "ftp://x", "https://",
+        for url in ("http://93.184.216.34/", "https://u:p@93.184.216.34/", "https://:p@93.184.216.34/", "https://localhost/", "ftp://x", "https://",
                     "https://93.184.216.34:99999/", "https://[::1", "https://93.184.216.34/\x01"):  # fmt: skip
             assert (await client.post("/api/webhooks", json={"url": url})).status_code == 422
         made = await client.post("/api/webhooks", json={"url": "https://93.184.216.34/in"})

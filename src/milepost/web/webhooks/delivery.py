@@ -14,7 +14,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ from milepost.stores.protocol import Select, Store
 from milepost.stores.query import Query, find
 from milepost.web.webhooks import registry
 from milepost.web.webhooks.addresses import public_address
+from milepost.web.webhooks.connections import open_client
 from milepost.web.webhooks.messages import event_message, job_at_end, message_for
 from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
 
@@ -52,7 +53,7 @@ SEND_SECONDS = 5.0
 half of the leader's lease.
 """
 MAX_RECEIVERS_AT_ONCE = 50
-"""How many receivers are sent to at the same time: half of the connections that the HTTP client opens."""
+"""How many receivers are sent to at the same time."""
 
 Resolve = Callable[[str], Awaitable[str]]
 
@@ -66,12 +67,14 @@ async def begin(store: Store) -> None:
 class WebhookSender:
     """Follows the feed and sends, while this server is the one of its store that does."""
 
-    def __init__(self, follower: FeedFollower, *, resolve: Resolve = public_address, client: Any = None) -> None:
+    def __init__(
+        self, follower: FeedFollower, *, resolve: Resolve = public_address, connect: Callable[[], Any] = open_client
+    ) -> None:
         self._follower = follower
         self._store = follower.store
         self._me = secrets.token_hex(8)
         self._resolve = resolve
-        self._client = client
+        self._connect = connect
         self._task: asyncio.Task[None] | None = None
         self._leader_until, self._may_lead = 0.0, False
         self._seen = SeenEvents()
@@ -98,9 +101,6 @@ class WebhookSender:
             await asyncio.gather(self._task, return_exceptions=True)
         if self._may_lead:
             await self._give_up_lead()
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as receivers:
@@ -276,22 +276,24 @@ class WebhookSender:
 
     async def send_due(self, hook: WebhookEndpoint) -> int:
         """Send due deliveries to one receiver in order until one fails. Return how many were accepted."""
-        store, taken = self._store(), 0
+        store, taken, client = self._store(), 0, None
         now, until = await store.now(), time.monotonic() + SEND_SECONDS
-        async with aclosing(registry.all_deliveries(store, hook.id)) as pending:
+        async with AsyncExitStack() as stack, aclosing(registry.all_deliveries(store, hook.id)) as pending:
             async for delivery in pending:
                 if hook.disabled is not None:
                     await store.kv_delete(delivery.key)
                 elif delivery.due <= now:
-                    if time.monotonic() > until or not await self.deliver(hook, delivery):
+                    if client is None:
+                        client = await stack.enter_async_context(self._connect())
+                    if time.monotonic() > until or not await self.deliver(hook, delivery, client):
                         break
                     taken += 1
         return taken
 
-    async def deliver(self, hook: WebhookEndpoint, delivery: Delivery) -> bool:
+    async def deliver(self, hook: WebhookEndpoint, delivery: Delivery, client: Any = None) -> bool:
         """Send one message once. Return whether it was accepted; if not, schedule a retry."""
         store = self._store()
-        status, problem = await self.post(hook, delivery)
+        status, problem = await self.post(hook, delivery, client)
         if 200 <= status < 300:
             self.sent += 1
             if hook.id in self._failing:
@@ -322,13 +324,17 @@ class WebhookSender:
         await registry.save_delivery(store, later)
         return False
 
-    async def post(self, hook: WebhookEndpoint, delivery: Delivery) -> tuple[int, str]:
-        """Return the status of the response (0 if there is none) and what is wrong. Redirects are not followed."""
+    async def post(self, hook: WebhookEndpoint, delivery: Delivery, client: Any = None) -> tuple[int, str]:
+        """Return the status of the response (0 if there is none) and what is wrong. Redirects are not followed.
+
+        `client` is one that only this webhook uses; without it the message has a connection of its own.
+        """
         import httpx
         from standardwebhooks.webhooks import Webhook
 
-        if self._client is None:
-            self._client = httpx.AsyncClient(timeout=RESPONSE_TIMEOUT, follow_redirects=False, trust_env=False)
+        if client is None:
+            async with self._connect() as client:
+                return await self.post(hook, delivery, client)
         now, status = datetime.now(UTC), 0
         headers = {
             "content-type": "application/json",
@@ -346,7 +352,7 @@ class WebhookSender:
                 headers["host"] = parts.netloc.encode("idna").decode()
                 # The connection goes to the checked address; the certificate is verified for the host name.
                 name = (parts.hostname or "").encode("idna").decode()
-                request = self._client.stream(
+                request = client.stream(
                     "POST", url, content=delivery.body.encode(), headers=headers, extensions={"sni_hostname": name}
                 )
                 async with request as answer:

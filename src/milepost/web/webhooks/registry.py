@@ -66,7 +66,7 @@ def validate_url(url: str) -> str:
     """Check the URL of a webhook. Raises InvalidInputError."""
     try:
         parts = urlsplit(url)
-        fits = parts.scheme == "https" and parts.hostname and not parts.username and parts.port != 0
+        fits = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and parts.port != 0
     except ValueError:  # an incomplete IPv6 address, an invalid port
         fits = False
     if not fits or "\\" in url or not url.isprintable() or len(url) > 2000:
