@@ -60,11 +60,18 @@ export async function signIn(key: string): Promise<void> {
   postUserChange();
 }
 
-/** Signs in with the link that the server printed. Its token is in the fragment, which no server and no log ever sees. */
+/**
+ * Signs in with the link that the server printed. Its token is in the fragment, which no server and no log ever sees. A key
+ * is refused there: with a link of another person the visitor would act under the key of that person, who sees the jobs.
+ */
 export async function enterByLink(): Promise<void> {
   const token = new URLSearchParams(location.hash.slice(1)).get("signin");
   if (token === null) return;
   history.replaceState(null, "", location.pathname + location.search);
+  if (!token.startsWith("once_")) {
+    linkProblem.value = "This is not a sign-in link of the server";
+    return;
+  }
   try {
     await signIn(token);
   } catch (error) {
