@@ -25,6 +25,16 @@ def test_tree(where: StoreFixture) -> None:
     assert where.call("tree", "-n", "1", "root").splitlines()[1] == "  ... 1 more"
 
 
+@covers("tree")
+def test_tree_prints_no_control_characters_of_a_job(where: StoreFixture) -> None:
+    with where.manager() as manager:
+        manager.create_job("root")
+        manager.update_job("root", "completed", result="\x1b]0;title\x07 \x9b31m \u202e done")
+    shown = where.call("tree", "root")
+    assert shown.rstrip().endswith("done")
+    assert not set("\x1b\x07\x9b\u202e") & set(shown)
+
+
 @covers("ls")
 def test_ls_in_pipe_is_aligned_and_uncut(filled: StoreFixture) -> None:
     lines = filled.call("ls").splitlines()

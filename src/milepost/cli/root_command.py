@@ -157,7 +157,9 @@ def _command_path(ctx: click.Context) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    lines = text.strip().splitlines() or ["failed"]
+    from milepost.cli.rendering.terminal import clean
+
+    lines = clean(text).strip().splitlines() or ["failed"]
     sys.stderr.write(f"milepost: {lines[0]}\n" + "".join(f"{line}\n" for line in lines[1:]))
     return code
 

@@ -14,7 +14,7 @@ from milepost.cli import exit_codes, formatting
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import confirm_change, count_by_status, jobs_argument, select_jobs
 from milepost.cli.rendering.live import echo, echo_json, ended_text
-from milepost.cli.rendering.terminal import STYLES, glyph
+from milepost.cli.rendering.terminal import STYLES, clean, glyph
 from milepost.core.errors import IllegalTransitionError, JobNotFoundError, RejectedError
 from milepost.core.job import Job, JobStatus
 
@@ -66,7 +66,7 @@ def _change_each(jobs: Iterable[Job], change: Callable[[Job], None]) -> int:
             change(job)
         except RejectedError as refused:
             which = "" if job.job_id in str(refused) else f"{job.job_id}: "
-            sys.stderr.write(f"milepost: {which}{refused}\n")
+            sys.stderr.write(f"milepost: {which}{clean(refused)}\n")
             code = exit_codes.FAILED
     return code
 

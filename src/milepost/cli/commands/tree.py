@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import click
@@ -10,7 +9,7 @@ import click
 from milepost.cli import exit_codes
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import find_jobs, jobs_argument, select_jobs
-from milepost.cli.rendering.live import echo_json
+from milepost.cli.rendering.live import echo, echo_json
 from milepost.core.activity import percent
 from milepost.core.job import Job
 
@@ -38,12 +37,11 @@ def tree(words: tuple[str, ...], limit: int) -> int:
     for depth, one in found:
         if isinstance(one, int):
             if not context.json:
-                sys.stdout.write(f"{'  ' * depth}... {one} more\n")
+                echo(f"{'  ' * depth}... {one} more")
         elif context.json:
             echo_json({"depth": depth, **next(shown).to_dict()})
         else:
-            sys.stdout.write(_line(depth, next(shown)))
-    sys.stdout.flush()
+            echo(_line(depth, next(shown)))
     return exit_codes.OK
 
 
@@ -61,4 +59,4 @@ def _walk(context: CommandContext, job: Job, limit: int, depth: int) -> Iterator
 
 def _line(depth: int, job: Job) -> str:
     name = f"{job.child_key}  " if job.child_key else ""
-    return f"{'  ' * depth}{job.status.value:<9}  {percent(job.progress):>4}  {job.job_type}  {name}{job.job_id}  {job.activity}\n"
+    return f"{'  ' * depth}{job.status.value:<9}  {percent(job.progress):>4}  {job.job_type}  {name}{job.job_id}  {job.activity}"

@@ -183,11 +183,15 @@ class JsonView:
 
 def echo_json(value: Any) -> None:
     """Print a value as one line of JSON, on a terminal in ASCII, because it would obey control characters."""
-    echo(json.dumps(value, ensure_ascii=sys.stdout.isatty()))
+    _write(json.dumps(value, ensure_ascii=sys.stdout.isatty()))
 
 
 def echo(line: str) -> None:
-    """Print one line and flush, also in a pipe."""
+    """Print one line without control characters and flush, also in a pipe."""
+    _write(clean(line))
+
+
+def _write(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
