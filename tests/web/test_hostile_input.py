@@ -13,7 +13,9 @@ import pytest
 
 from milepost import AsyncJobManager, StoreUnavailableError
 from milepost.core.errors import OutcomeUnknownError, StoreFullError
+from milepost.core.serialization import JSON_DEPTH
 from milepost.web import auth, create_app
+from milepost.web.http.json_body import depth
 from tests.waiting import PATIENCE
 from tests.web.conftest import client_of
 from tests.web.server import Server
@@ -48,6 +50,7 @@ BODIES: list[bytes] = [
     b'{"job_type": "x", "priority": 1e400}',
     b'{"job_type": "x", "priority": true}',
     b'{"job_type": "x", "timeout": -1}',
+    b'{"job_type": "x", "timeout": "%s"}' % (b"1" * 1_000_000),
     b'{"job_type": "x", "not_before": "99999-01-01T00:00:00Z"}',
     b'{"job_type": "x", "run_by": "manual", "metadata": %s}' % DEEP.encode(),
     b'{"job_type": "x", "run_by": "manual", "metadata": {"a": "%s"}}' % (b"x" * 100_000),
@@ -111,6 +114,32 @@ async def test_validation_error_does_not_echo_the_input(client: httpx.AsyncClien
     answer = await client.post("/api/jobs", json={"job_type": "x", "k" * 500_000: 1})
     assert answer.status_code == 422
     assert len(answer.content) < 2000
+
+
+@pytest.mark.parametrize("path", ["/api/jobs", "/api/jobs/bulk", "/api/keys", "/api/jobs/x/cancel"])
+async def test_body_of_an_unknown_caller_is_not_read(memory: AsyncJobManager, path: str) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("the body is read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"x-api-key", b"mp_0_0")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    await create_app(memory, auth=auth.api_keys())(scope, receive, send)
+    assert sent[0]["status"] == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "is_too_deep"),
+    [(b"[" * 64 + b"]" * 64, False), (b"[" * 65 + b"]" * 65, True), (b"[" * 1_000_000, True), (b"[]" * 500_000, False),
+     (b"[" * 64 + b"]" * 64 + b"[]" * 64, False), (b'{"a":[' * 33 + b"]}" * 33, True), (b'{"a":[' * 32 + b"1]}" * 32, False),
+     (b'["[[",' * 70 + b"0" + b"]" * 70, True), (b'["[[[",' + b"[],{}," * 50 + b"0]", False), (b"[" * 90 + b"}" * 6, True)],
+)  # fmt: skip
+def test_depth_of_a_body_is_limited(body: bytes, is_too_deep: bool) -> None:
+    assert (depth(body) > JSON_DEPTH) is is_too_deep
 
 
 async def test_client_disconnect_during_body_is_not_an_error(memory: AsyncJobManager) -> None:

@@ -41,7 +41,7 @@ LABEL_CHARS = 128
 
 JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 JOB_TYPE = re.compile(r"[A-Za-z0-9._:/-]{1,128}\Z")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -311,6 +311,8 @@ def to_micros(value: datetime, field: str) -> int:
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)")
+_DURATIONS = re.compile(r"(?:\d++(?:\.\d++)?+(?:us|ms|s|m|h|d|w))++\Z")
+"""One or more durations. It takes no digit back, so that a megabyte of digits is refused in one pass."""
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -331,9 +333,8 @@ def seconds(value: Duration, field: str) -> float:
         number = float(value)
     elif isinstance(value, str):
         text = value.strip().lower()
-        parts = _DURATION.findall(text)
-        if parts and "".join(n + u for n, u in parts) == text:
-            number = sum(float(n) * _UNITS[u] for n, u in parts)
+        if _DURATIONS.match(text):
+            number = sum(float(n) * _UNITS[u] for n, u in _DURATION.findall(text))
         else:
             try:
                 number = float(text)

@@ -32,7 +32,9 @@ DirectHandler = Callable[[Request], Awaitable[Response | None]]
 
 
 class Route(APIRoute):
-    """A route that returns errors as problem documents and limits request bodies.
+    """A route that returns errors as problem documents, limits request bodies, and reads none of unknown callers.
+
+    FastAPI parses the body before it authenticates; a dependency of the application is only called then.
 
     An attribute `direct` of the endpoint is called first. It returns None if the request needs FastAPI's parameter
     resolution.
@@ -47,6 +49,8 @@ class Route(APIRoute):
         """See APIRoute."""
         general: Callable[[Request], Coroutine[Any, Any, Response]] = super().get_route_handler()
         direct: DirectHandler | None = getattr(self.endpoint, "direct", None)
+        marked = [getattr(one.dependency, auths.BEFORE_BODY, None) for one in self.dependencies]
+        admit = [one for one in marked if one is not None]
 
         async def handle(request: Request) -> Response:
             answer = await handled(request)
@@ -58,6 +62,8 @@ class Route(APIRoute):
                 if direct is not None and (found := await direct(request)) is not None:
                     return found
                 if request.method not in _NO_BODY:
+                    for enter in admit:
+                        await enter(request)
                     request = await read_body(request)
                 response = await general(request)
                 response.headers.setdefault("Cache-Control", "no-store")

@@ -30,8 +30,9 @@ log = logging.getLogger("milepost.audit")
 log.addHandler(logging.NullHandler())
 
 COOKIE, SECURE_COOKIE = "milepost_session", "__Host-milepost_session"
-"""Cookie names for http and https. Browsers keep a `__Host-` cookie from other hosts of the domain and from plain http.
-"""
+"""Cookie names for http and https. Browsers keep a `__Host-` cookie from other hosts and from plain http."""
+BEFORE_BODY = "before_body"
+"""The attribute of a dependency with the function that a route calls before it reads the body of a request."""
 MAX_DEPENDENCY_STREAM_SECONDS: Final = 300.0
 """How long a stream of an application's user stays open. Only a new request runs the dependency again."""
 _PROXY = frozenset({b"forwarded", b"via", b"x-real-ip"})
@@ -172,10 +173,8 @@ def as_auth(auth: Any) -> Auth:
 
 def auth_from_name(name: str | None) -> Auth:
     """Return the authentication that MILEPOST_AUTH names. Raises InvalidInputError."""
-    if name == "none":
-        return NoAuth()
-    if name == "keys":
-        return ApiKeys()
+    if name in ("none", "keys"):
+        return NoAuth() if name == "none" else ApiKeys()
     problem = "is not set" if name is None else f"{name!r:.40} is not valid"
     raise InvalidInputError(
         "MILEPOST_AUTH", f"{problem}; set it to 'keys' (milepost keys create) or, on your own machine, to 'none'"
@@ -283,7 +282,8 @@ class Authenticator:
         ) -> None:
             await self.enter(request, scope, link=link)
 
-        return Depends(enter_with_key if self.auth.keyed else enter)
+        vars(chosen := enter_with_key if self.auth.keyed else enter)[BEFORE_BODY] = enter
+        return Depends(chosen)
 
     def admit_to_application(self, request: Request, found: Principal, scopes: SecurityScopes) -> Principal:
         """Authorise a caller of an application's own route. Raises Problem 403."""

@@ -22,7 +22,8 @@ from milepost.web.http.problems import Problem
 MAX_BODY_BYTES = 1024 * 1024
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 """A string, or the rest of the text after an unclosed quote, so that each byte is examined once."""
-_BRACKETS = re.compile(rb"[\[\]{}]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ROUND = bytes.maketrans(b"{}", b"[]")
 
 
 async def read_body(request: Request) -> Request:
@@ -72,14 +73,21 @@ def _check(request: Request, body: bytes) -> None:
 
 
 def depth(body: bytes) -> int:
-    """Return how deep a JSON text is nested, without parsing it. A parser would run out of stack first."""
-    deepest = level = 0
+    """Return how deep a JSON text is nested, at most one more than is allowed, without parsing it.
+
+    A parser would run out of stack first. Each pass removes the innermost pairs, so that the time does not depend on their
+    number; what no pass removes is not JSON.
+    """
     if body.count(b"[") + body.count(b"{") <= JSON_DEPTH:
         return 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", body)):
-        level += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, level)
-    return deepest
+    left = _STRINGS.sub(b"", body).translate(_ROUND, _NO_BRACKETS)
+    for level in range(JSON_DEPTH + 1):
+        if not left:
+            return level
+        before, left = left, left.replace(b"[]", b"")
+        if left == before:
+            return min(left.count(b"["), JSON_DEPTH + 1)
+    return JSON_DEPTH + 1
 
 
 def encoded(value: Any) -> bytes:
