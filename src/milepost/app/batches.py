@@ -37,7 +37,7 @@ from milepost.run import context
 from milepost.run.crash_report import redacted
 from milepost.run.locked_jobs import LockedJobs
 from milepost.run.suspension import of_group
-from milepost.stores.protocol import Write
+from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
@@ -75,6 +75,11 @@ class AsyncBatch:
         self._on_error = on_error
         self._opened_by: int | None = None
         self._alive: asyncio.Task[None] | None = None
+
+    @property
+    def store(self) -> Store | None:
+        """Return the store that has the batch; None if it is one of a server."""
+        return self._jobs.store
 
     async def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
         """Create a job in the batch and return it. The arguments are those of `submit`. Raises JobNotFoundError for a batch
@@ -255,6 +260,11 @@ class Batch:
         self.awaited = batch.awaited
         """What stands for the batch in `after`."""
         self._ended = threading.Event()
+
+    @property
+    def store(self) -> Store | None:
+        """Return the store that has the batch; None if it is one of a server."""
+        return self._async.store
 
     def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
         """Create a job in the batch and return it. The arguments are those of `submit`."""

@@ -14,6 +14,7 @@ from milepost import plugins
 from milepost.cli import formatting
 from milepost.core.errors import InvalidInputError, UnknownJobTypeError
 from milepost.core.limits import KEEP, Keep
+from milepost.stores.cycles import cycle_warnings
 from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 
@@ -74,6 +75,7 @@ def check_health(context: CommandContext) -> StoreReport:
         warnings.append(
             f"the store's clock differs from this machine's by {ahead:+.0f} s; times are shown by the store's clock"
         )
+    warnings += run_sync(cycle_warnings(store))
     for found in plugins.use_all("milepost.health_checks", lambda _, check: check()):
         warnings += found
     return StoreReport(

@@ -25,6 +25,11 @@ class AsyncClientBatch(AsyncBatch):
         super().__init__(client, name, labels, on_error)  # type: ignore[arg-type] # what it calls of AsyncJobs, a client has
         self._client = client
 
+    @property
+    def store(self) -> None:
+        """Return None: the server has the batch."""
+        return None
+
     async def submit(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Create a job of a type in the batch and return it. The arguments are those of AsyncClient.submit."""
         return await super().submit(validate_type_name(target), *args, **kwargs)

@@ -281,8 +281,11 @@ def _held_by(record: Record) -> WaitingFor:
     _, is_answer, key = held.partition(ANSWER)
     if held == PAUSED:
         reason = WaitingFor("paused_job", {"resume": _repeated(record)})
+    elif is_answer:
+        reason = WaitingFor("answer", {"key": key})
     else:
-        reason = WaitingFor("answer", {"key": key}) if is_answer else WaitingFor("after", {"group": held})
+        stalled = {"stalled": record["stalled"]} if record.get("stalled") else {}
+        reason = WaitingFor("after", {"group": held, **stalled})
     found: WaitingFor = _read_or(WAITING_FOR, record.get("waiting_for"), reason)
     return found
 

@@ -54,7 +54,7 @@ from milepost.stores.cycles import refuse_cycle
 from milepost.stores.factory import open_store
 from milepost.stores.protocol import Store, Write, WriteResult
 from milepost.stores.query import Page, Query, find, position
-from milepost.stores.refused_groups import closed_batch
+from milepost.stores.refused_groups import closed_batch, refuse_foreign_batches
 
 if TYPE_CHECKING:
     from milepost.query.statistics import History
@@ -102,6 +102,7 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
         After `stale_after` without an update (default 10 min) it is flagged as stalled, or failed with
         ``on_stale="fail"``. Raises DuplicateJobError if the id or unique key is taken, and InvalidInputError.
         """
+        await refuse_foreign_batches(self.store, options.get("after"))
         stored = {"origin": self.origin}
         fields = job_fields("manual", job_type, stored=stored, metadata=metadata, **options)
         return await self._create(job_id, fields)

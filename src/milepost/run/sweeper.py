@@ -21,6 +21,7 @@ from milepost.core.transitions import (
 )
 from milepost.core.transitions.operations import Change
 from milepost.run.crash_report import crash_loop_line, report_lost_run
+from milepost.run.cycle_checks import CycleChecks, is_cycle_check
 from milepost.run.locked_jobs import LockedJobs
 from milepost.run.process_identity import process_of_worker
 from milepost.run.schedules import FiringTurn, fire_due
@@ -70,6 +71,7 @@ class Sweeper:
         self._task_queue = task_queue
         self._due: list[Job] = []
         self._locked, self._locked_schedules = LockedJobs(log), LockedJobs(log)
+        self._cycles = CycleChecks(store, self._new_operation_id)
         self._settings = settings
         self._ttl = ttl
         self._next = 0.0
@@ -127,6 +129,7 @@ class Sweeper:
         # Another process may always sweep first without having this task queue, so this process sweeps as well.
         interval = self._settings.sweep_interval if self._task_queue is None and not self._more_due else 0.0
         touched = 0
+        self._cycles.begin_sweep()
         while True:
             found = await self._store.sweep(
                 lease=self._settings.lease,
@@ -187,6 +190,8 @@ class Sweeper:
                 self._new_operation_id(), error=text, failure=report_lost_run(job, FailureKind.EXPIRED, text)
             )
             return Write(due.job_id, plan, answer=False)
+        if due.kind == "stale" and is_cycle_check(job):
+            return Write(due.job_id, await self._cycles.plan(job), answer=False)
         if self._is_ours(due):
             return Write(due.job_id, plan_dispatch(self._new_operation_id(), REDISPATCH_DELAY), answer=False)
         if job.run_by == "external":

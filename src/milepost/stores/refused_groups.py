@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.placement import BATCH, after_groups, groups_joined
@@ -40,3 +41,28 @@ async def closed_batch(store: Store, labels: str) -> str | None:
         if batch is not None and batch.job_type == BATCH and (batch.is_terminal or "closed" in batch.record):
             return name
     return None
+
+
+async def refuse_foreign_batches(store: Store, after: Any) -> None:
+    """Raise InvalidInputError for a batch object of another store, where a batch of the same name may exist.
+
+    Two URLs may stand for one store, so the records are compared if these differ.
+    """
+    for one in after if isinstance(after, Sequence) and not isinstance(after, str) else ():
+        name = getattr(one, "awaited", "").removeprefix("group:")
+        if not name:
+            continue
+        own: Store | None = one.store
+        if own is None:
+            raise InvalidInputError(
+                "after",
+                f"batch {name!r:.140} is one of a server; give 'group:{name:.140}' if the server has this store",
+            )
+        if own.url == store.url:
+            continue
+        theirs, ours = await own.with_blocking(blocking=store.blocking).get(name), await store.get(name)
+        if theirs is None or ours is None or theirs.record["created_by_op"] != ours.record["created_by_op"]:
+            raise InvalidInputError(
+                "after",
+                f"batch {name!r:.140} is in the store {own.url}, not in {store.url}; submit the job to its store",
+            )

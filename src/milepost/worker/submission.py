@@ -13,7 +13,8 @@ from milepost.core.options import json_object
 from milepost.core.serialization import PARAMS_BYTES, to_json, validate_labels
 from milepost.manager.validation import submit_fields
 from milepost.run.param_types import check_schema, plain
-from milepost.stores.protocol import KeyValueStore
+from milepost.stores.protocol import Store
+from milepost.stores.refused_groups import refuse_foreign_batches
 from milepost.worker.handlers import OPTIONS, ConfiguredHandler, Handler, Handlers, TypeOptions, validate_options
 from milepost.worker.parameters import OWNER_LABEL, operator_only, refuse_operator_only
 from milepost.worker.registry import JobType, announce, published_type, read_type
@@ -113,7 +114,7 @@ class SubmissionBuilder:
     """
 
     def __init__(
-        self, handlers: Handlers, store: KeyValueStore, task_queue: str | None = None, origin: str | None = None
+        self, handlers: Handlers, store: Store, task_queue: str | None = None, origin: str | None = None
     ) -> None:
         self._handlers = handlers
         self._origin = origin
@@ -141,6 +142,8 @@ class SubmissionBuilder:
             _refuse_options(handler, kwargs)
             params = handler.parameters.bind(args, kwargs)
             known = await self._of_handler(handler)
+        if "after" in chosen:
+            await refuse_foreign_batches(self._store, chosen["after"])
         return known.with_params(known.template(chosen) if chosen else known.default_template, params)
 
     async def build_many(
@@ -156,6 +159,8 @@ class SubmissionBuilder:
         else:
             handler, before = _configured(target)
             known, chosen = await self._of_handler(handler), {**before, **chosen}
+        if "after" in chosen:
+            await refuse_foreign_batches(self._store, chosen["after"])
         template = known.template(chosen)
         return [known.with_params(template, json_object(params, "params")) for params in many]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from milepost.core.placement import AFTER, groups_joined
+from milepost.core.placement import AFTER, groups_joined, member_groups
 from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ACTIVE,
@@ -28,6 +28,8 @@ _OF_SCHEDULE = ("schedule_key", "schedule_before", "schedule_after")
 _TRAILING = ("nonce", "lease", "again", "run", "run_token", "member")
 """The values of a creation after those of the fields."""
 _UNUSED = (None,) * len(_TRAILING)
+CYCLE_CHECK = "60000000"
+"""Microseconds after which a sweep looks for the first time whether a job waits for itself."""
 LEASED: Guard = ("leased", Param("run"), Param("run_token"))
 """The run that makes the change has its lease."""
 
@@ -94,6 +96,7 @@ def plan_create(
     unless that has its lease. `member`: the run belongs to the groups of the record, and may join a closed batch.
     """
     labels = fields.get("labels", "")
+    fields = _checked(fields, labels)
     joins = ":group=" in labels and bool(groups_joined(labels))
     transition = _creates(tuple(fields), PENDING, again is not None, AFTER in labels, joins).transition
     run_id, run_token = run or (None, None)
@@ -117,7 +120,14 @@ def plan_fire(fields: Mapping[str, str], operation_id: str, *, key: str, before:
     schedule was changed, paused or removed.
     """
     labels = fields.get("labels", "")
+    fields = _checked(fields, labels)
     transition = _creates(
         tuple(fields), PENDING, waits=AFTER in labels, joins=bool(groups_joined(labels)), is_fired=True
     ).transition
     return Change(transition, (*fields.values(), *_UNUSED, key, before, after), operation_id, fields.get("unique_key"))
+
+
+def _checked(fields: Mapping[str, str], labels: str) -> Mapping[str, str]:
+    """Return the fields with `cycle_check` if the record may be part of a cycle: each has a job that follows others and is a
+    member of a group that others wait for."""
+    return {**fields, "cycle_check": CYCLE_CHECK} if AFTER in labels and member_groups(fields) else fields

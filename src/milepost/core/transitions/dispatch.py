@@ -17,7 +17,7 @@ _DISPATCH = template(
     branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("startable",), ("free",)), ops=(("stamp", "stale", Param("again")),)),
     branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("has", "wake_at")), ops=(("set", "stale", Field("wake_at")),)),
     # What releases it makes it due again.
-    branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("has", "held")), ops=(("clear", "stale"),)),
+    branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("has", "held")), ops=(("clear", "stale"), ("stamp", "stale", Field("cycle_check")))),
     branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("ahead", "not_before")), ops=(("set", "stale", Field("not_before")),)),
 )  # fmt: skip
 _DISPATCHED = template(

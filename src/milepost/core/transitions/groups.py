@@ -39,7 +39,10 @@ _RELEASE_HELD = template(
     branch(
         (PENDING,),
         guards=(("has", "held"),),
-        ops=(("clear", "held"), ("stamp", "stale", Field("dispatch_after"))),
+        ops=(
+            *(("clear", name) for name in ("held", "stale", "stalled")),
+            ("stamp", "stale", Field("dispatch_after")),
+        ),
         event="ready",
         emit=("message",),
     ),
@@ -109,6 +112,36 @@ _CANCEL_ORPHAN = template(
         for source, guards, ops in CANCELS_OF_WORKER_JOBS
     ),
 )
+_CHECK_IS_DUE: tuple[Guard, ...] = (("has", "cycle_check"), ("past", "stale"))
+_HELD_CHECK: tuple[Guard, ...] = (*_CHECK_IS_DUE, ("has", "held"))
+_CHECK_AGAIN: Operation = ("stamp", "stale", Param("again"))
+_FLAG_CYCLE = template(
+    "flag_cycle",
+    ("again", "reason"),
+    branch(
+        (PENDING,),
+        guards=(*_HELD_CHECK, ("ne", "stalled", Param("reason"))),
+        ops=(_CHECK_AGAIN, ("set", "stalled", Param("reason"))),
+        event="stalled",
+        keep="list",
+        emit=("stalled",),
+    ),
+    branch((PENDING,), guards=_HELD_CHECK, ops=(_CHECK_AGAIN,)),
+)
+_NO_CYCLE = template(
+    "no_cycle",
+    ("again",),
+    branch(
+        (PENDING,),
+        guards=(*_HELD_CHECK, ("has", "stalled")),
+        ops=(_CHECK_AGAIN, ("clear", "stalled")),
+        event="progress",
+        keep="feed",
+        emit=("message",),
+    ),
+    branch((PENDING,), guards=_HELD_CHECK, ops=(_CHECK_AGAIN,)),
+    branch((PENDING,), guards=_CHECK_IS_DUE, ops=(("clear", "stale"),)),
+)
 STILL_HELD = 0
 """The branch of a job that continues to wait."""
 
@@ -134,3 +167,13 @@ def plan_release_held(operation_id: str) -> Change:
     Branch STILL_HELD: a group has an open member, and the job waits for that one. Refused unless the job is held.
     """
     return bind(_RELEASE_HELD, operation_id, by="milepost", why="dependency_failed")
+
+
+def plan_flag_cycle(operation_id: str, again: int, reason: str) -> Change:
+    """Flag a held job that waits for itself as stalled; it is checked again after `again` microseconds."""
+    return bind(_FLAG_CYCLE, operation_id, again=str(again), reason=reason)
+
+
+def plan_no_cycle(operation_id: str, again: int) -> Change:
+    """Record that no cycle was found of a held job, and check it again after `again` microseconds. One that is not held is not."""
+    return bind(_NO_CYCLE, operation_id, again=str(again))

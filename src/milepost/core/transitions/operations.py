@@ -25,7 +25,8 @@ Operations, in order:
     ("stop",)               turn the live lease, if any, into the draining lease of this id, with its token and expiry;
                             `token` and `lease` are cleared, the slot stays taken
     ("hold", statuses)      set `held` to the first awaited group that has an open member, else to the one for which
-                            "failed" holds, and clear `stale`; without such a group clear `held`
+                            "failed" holds, and `stale` to the clock plus `cycle_check`, or clear it if there is none; without such a
+                            group clear `held`
     ("blame", f, statuses)  set the field to ``dependency_failed: ID``, the id of the member for which "failed" holds
     ("put", key, src)       set the value of a key of the key-value store, without an expiry
     ("erase", src)          delete the values of these keys, separated by US
@@ -297,6 +298,8 @@ def _perform(
             if group is not None:
                 new["held"] = group
                 new.pop("stale", None)
+                if "cycle_check" in new:
+                    new["stale"] = str(facts.now + int(new["cycle_check"]))
         case "blame":
             failed = failed_member(new, str(rest[1]).split(), facts)
             if failed is not None:

@@ -65,6 +65,7 @@ _RESUME = template(
             ("set", "wake_at", Field("wake_before")),
             ("clear", "held_before"),
             ("clear", "wake_before"),
+            ("stamp", "stale", Field("cycle_check")),
             ("stamp", "stale", Field("dispatch_after")),
         ),
         event="resumed",

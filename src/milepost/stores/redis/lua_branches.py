@@ -167,7 +167,9 @@ class BranchWriter:
                 yield f"local group = groups().open_group(fields) or {failed_member(name)}"
                 yield self._put("held", "group")
                 self._field("stale")
-                yield f"if group then {self._put('stale', 'nil')} end"
+                check = self._field("cycle_check")
+                at = f"{check} and string.format('%d', this.clock + {check}) or nil"
+                yield f"if group then {self._put('stale', at)} end"
             case "blame":
                 self.reads |= _AWAITED
                 self._field(name)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from milepost.core.transitions import plan_cancel, plan_complete, plan_create, plan_delete, plan_receipt, plan_retry
-from milepost.stores.protocol import Write
+from milepost.core.transitions import (
+    plan_cancel,
+    plan_complete,
+    plan_create,
+    plan_delete,
+    plan_flag_cycle,
+    plan_no_cycle,
+    plan_receipt,
+    plan_retry,
+)
+from milepost.core.transitions.operations import Change, Const
+from milepost.stores.protocol import Select, Write
 from milepost.stores.retention import purge_older
 from milepost.testing.conformance.groups import complete, fail, is_cancelled, is_held, is_ready
-from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
+from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, change_with, token_of, worker_job
 
 
 def member(group: str, *awaited: str, **fields: str) -> dict[str, str]:
@@ -179,3 +189,53 @@ class GroupMembers(Scenarios):
             assert sorted(job.job_id for job in claimed) == [f"{level}x", f"{level}y"]
             for job in claimed:
                 await fixture.do(job.job_id, plan_complete(fixture.operation_id(), token_of(job), None, {}))
+
+    async def test_held_member_is_due_for_a_check_of_cycles(self, fixture: StoreFixture) -> None:
+        async def due() -> list[str]:
+            return [one.job_id for one in (await fixture.store.sweep(lease=30, interval=0)).due if one.kind == "stale"]
+
+        async def let_it_be_due(*names: str, **fields: str) -> None:
+            sets = (("set", name, Const(value)) for name, value in {"stale": "1", **fields}.items())
+            change = change_with("", *sets)
+            for name in names:
+                await fixture.do(name, change._replace(operation_id=fixture.operation_id()))
+
+        def flag() -> Change:
+            return plan_flag_cycle(fixture.operation_id(), LONG, "waits for itself")
+
+        await fixture.create("first", worker_job())
+        await fixture.create("alone", worker_job(labels=":after=job:first"))
+        assert "stale" not in (await fixture.job("alone")).record
+        for name in ("a", "b"):
+            job = await fixture.create(name, member("group:g", "job:first"))
+            assert int(job.record["stale"]) > await fixture.store.now()
+        assert await due() == []
+        for change in (flag(), plan_no_cycle(fixture.operation_id(), LONG)):
+            await fixture.refused("a", change)
+        await let_it_be_due("a", "alone")
+        assert sorted(await due()) == ["a", "alone"]
+        await let_it_be_due("alone", stalled="by hand")
+        for change in (flag(), plan_no_cycle(fixture.operation_id(), LONG)):
+            await fixture.refused("alone", change)
+        job = await fixture.made("a", flag())
+        assert (job.stalled, await fixture.store.count(Select(stalled=True))) == ("waits for itself", 2)
+        await let_it_be_due("a")
+        version = (await fixture.job("a")).version
+        assert (await fixture.attempt("a", flag())).branch == 1
+        assert (await fixture.job("a")).version == version
+        for change in (flag(), plan_no_cycle(fixture.operation_id(), LONG)):
+            await fixture.refused("a", change)
+        await let_it_be_due("a")
+        assert (await fixture.attempt("a", plan_no_cycle(fixture.operation_id(), LONG))).branch == 0
+        assert await fixture.store.count(Select(stalled=True)) == 1
+        await let_it_be_due("a")
+        assert (await fixture.attempt("a", plan_no_cycle(fixture.operation_id(), LONG))).branch == 1
+        await let_it_be_due("a")
+        await fixture.made("a", flag())
+        await complete(fixture, "first")
+        assert not (await fixture.job("a")).record.keys() & {"stale", "stalled", "held"}
+        await let_it_be_due("a", stalled="by hand")
+        await fixture.refused("a", flag())
+        assert (await fixture.attempt("a", plan_no_cycle(fixture.operation_id(), LONG))).branch == 2
+        assert "stale" not in (await fixture.job("a")).record
+        await is_ready(fixture, "a")

@@ -93,7 +93,7 @@ _OURS = frozenset(
         "keep_step", "output", "complete", "fail", "release", "suspend", "suspend_asking", "ask", "settle_question", "answer",
         "pause", "resume_paused", "stopped_for_pause", "retry", "update", "cancel", "self_cancel", "delete",
         "receipt", "lease_expired", "crash", "expire", "mark_stale", "release_held", "open_batch", "close_batch", "cancel_orphan",
-        "retry_child",
+        "retry_child", "flag_cycle", "no_cycle",
     ]
 )  # fmt: skip
 """The transitions of the lifecycle; those that tests define are not checked against it."""

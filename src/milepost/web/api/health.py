@@ -7,6 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from milepost.core.errors import MissingExtraError, StoreError
 from milepost.core.serialization import from_micros
+from milepost.stores.cycles import cycle_warnings
 from milepost.stores.protocol import HealthReport
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
@@ -113,6 +114,7 @@ def add_admin(router: APIRouter, context: WebContext) -> None:
         ]
         body = {
             **_shown(fitness),
+            "warnings": [*fitness.warnings, *await cycle_warnings(context.store)],
             "details": dict(fitness.details),
             "stopping": stopping,
             "streams": context.hub.clients,
