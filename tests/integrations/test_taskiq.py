@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable
@@ -77,6 +78,20 @@ def test_broker_start_is_retried_at_next_message(sqlite_url: str) -> None:
     jobs.close()
     assert started[:2] == [False, True]
     assert sent[:1] == ["milepost.run"]
+
+
+def test_code_that_raises_cancelled_error_fails_job(sqlite_url: str) -> None:
+    jobs = Jobs(sqlite_url, task_queue=TaskiqTaskQueue(InMemoryBroker()))
+
+    @jobs.job("own")
+    async def own(run: Run) -> None:
+        other = asyncio.create_task(asyncio.Event().wait())
+        other.cancel()
+        await other
+
+    job = jobs.wait(jobs.submit(own), PATIENCE)
+    jobs.close()
+    assert (job.status, job.error) == ("failed", "CancelledError")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -146,7 +146,7 @@ def test_open_batch_is_continued_and_a_closed_one_refuses_jobs(jobs: Jobs) -> No
         record = jobs.get_job(name)
         assert record is not None
         assert (record.status.value, "stale" in record.record) == ("running", False)
-        assert record.message == f"{total} jobs"
+        assert record.message == ("1 job" if total == 1 else f"{total} jobs")
         assert jobs.batch(name).counts() == MemberCounts(total=total, open=total)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from milepost import JobCancelled, Jobs, LeaseLost, Retry, Run
+from milepost import JobCancelled, Jobs, LeaseLost, Retry, Run, Snooze
 from milepost.core.errors import JobReleased, JobTimedOut
 from tests.worker.job_assertions import Signals, ended, kinds
 
@@ -94,6 +95,76 @@ def test_any_exception_fails_job_but_not_worker(jobs: Jobs, is_async: bool, erro
         assert (job.status, job.failure and job.failure.kind) == ("failed", "error")
         job.to_json()
         assert ended(jobs, jobs.submit(fine)).result == "fine"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyError("user_id"), "KeyError: 'user_id'"),
+        (
+            ExceptionGroup("pages", [ValueError("a"), ExceptionGroup("more", [KeyError("b")])]),
+            "pages (2 sub-exceptions): ValueError: a; KeyError: 'b'",
+        ),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_error_line_says_what_text_of_exception_leaves_out(jobs: Jobs, error: Exception, line: str) -> None:
+    @jobs.job("fail")
+    def fail(run: Run) -> None:
+        raise error
+
+    with jobs.run_workers():
+        assert ended(jobs, jobs.submit(fail)).error == line
+
+
+def test_task_that_cancels_itself_fails_job(jobs: Jobs, signals: Signals) -> None:
+    @jobs.job("own")
+    async def own(run: Run) -> None:
+        signals.calls += 1
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    with jobs.run_workers():
+        job = ended(jobs, jobs.submit(own))
+    assert (job.status, job.error, signals.calls) == ("failed", "CancelledError", 1)
+
+
+def test_snooze_in_task_group_uses_no_attempt(jobs: Jobs, signals: Signals) -> None:
+    async def call(seconds: float) -> None:
+        signals.calls += 1
+        if signals.calls <= 2:
+            raise Snooze(seconds)
+
+    @jobs.job("calls")
+    async def calls(run: Run) -> str:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(call(0.01))
+            group.create_task(call(0.02))
+        return "done"
+
+    with jobs.run_workers():
+        job = ended(jobs, jobs.submit(calls))
+    assert (job.status, job.result, job.attempt, signals.calls) == ("completed", "done", 1, 4)
+
+
+def test_timeout_in_task_group_is_timeout(jobs: Jobs) -> None:
+    @jobs.job("slow", timeout=0.2)
+    async def slow(run: Run) -> None:
+        def work() -> None:
+            while True:
+                run.check()
+                time.sleep(0.01)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(work))
+
+    with jobs.run_workers():
+        job = ended(jobs, jobs.submit(slow))
+    assert (job.status, job.error) == ("failed", "timeout of 0.2 s exceeded")
+    assert job.failure is not None
+    assert job.failure.kind == "timeout"
 
 
 @pytest.mark.parametrize("error", [JobCancelled("mine"), JobReleased("mine"), JobTimedOut("mine"), LeaseLost("mine")], ids=lambda e: type(e).__name__)  # fmt: skip

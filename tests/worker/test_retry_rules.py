@@ -31,6 +31,12 @@ class TemporaryError(Exception):
         ({"retry_on": TemporaryError}, Retry(), 2),
         ({"no_retry_on": Exception}, Retry(), 2),
         ({"retry_on": Exception}, Fail("no"), 1),
+        ({"retry_on": TemporaryError}, ExceptionGroup("g", [TemporaryError("x")]), 2),
+        ({"retry_on": TemporaryError}, ExceptionGroup("g", [TemporaryError("x"), ValueError("x")]), 1),
+        ({}, ExceptionGroup("g", [ExceptionGroup("g", [Fail("no")])]), 1),
+        ({"no_retry_on": Exception}, ExceptionGroup("g", [Retry()]), 2),
+        ({"retry_on": ExceptionGroup}, ExceptionGroup("g", [ValueError("x")]), 2),
+        ({"no_retry_on": ExceptionGroup}, ExceptionGroup("g", [ValueError("x")]), 1),
     ],
 )
 @pytest.mark.parametrize("kind", ["thread", "async"])

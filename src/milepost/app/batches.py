@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from milepost.core.activity import plural
 from milepost.core.errors import (
     DuplicateJobError,
     IllegalTransitionError,
@@ -188,7 +189,7 @@ class AsyncBatch:
             await self._close()
 
     async def _close(self) -> None:
-        message = f"{(await self.counts()).total:,} jobs"
+        message = plural((await self.counts()).total, "job")
         plan = plan_close_batch(self._jobs.runtime.ids.new_operation_id(), self.awaited, message)
         await self._apply([Write(self.name, plan, answer=False)])
 
@@ -213,7 +214,9 @@ class AsyncBatch:
     async def report(self) -> None:
         """Say that the process which has the batch open is alive. `async with` does this every 15 s."""
         total = (await self.counts()).total
-        plan = plan_update(self._jobs.runtime.ids.new_operation_id(), None, message=f"Open, {total:,} jobs so far")
+        plan = plan_update(
+            self._jobs.runtime.ids.new_operation_id(), None, message=f"Open, {plural(total, 'job')} so far"
+        )
         await self._apply([Write(self.name, plan, answer=False)])
 
     async def __aenter__(self) -> Self:

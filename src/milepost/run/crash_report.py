@@ -43,6 +43,8 @@ MIN_SECRET_LENGTH = 3
 MIN_SECRET_LINE_LENGTH = 8
 """Shorter lines of a secret of several lines, such as a private key, are not masked in single lines of output."""
 ALL = 1 << 30
+LEAVES_SHOWN = 3
+"""How many exceptions of a group are named in the error of a job."""
 
 
 def crash_report(kind: FailureKind, message: str, **known: Any) -> str:
@@ -68,9 +70,7 @@ def report_exception(
 
     `stack` replaces the traceback: where code is that has not stopped.
     """
-    # The text of SystemExit is its code alone, often "0", which does not read as an error.
-    shown = f"the code called sys.exit({error.code!r})" if isinstance(error, SystemExit) else safe_str(error)
-    text = redacted(shown, run)
+    text = redacted(_text_of(error), run)
     name = type(error).__name__
     line = single_line(text if text else name, ERROR_BYTES)
     known = run_facts(run) if run is not None else {}
@@ -84,6 +84,29 @@ def report_exception(
         versions=versions(),
         **{"peak_memory": peak_memory(), **known},
     )
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the text of an exception, with what its own text leaves out."""
+    if isinstance(error, SystemExit):  # its text is its code alone, often "0"
+        return f"the code called sys.exit({error.code!r})"
+    if type(error).__str__ is KeyError.__str__:  # its text is the key alone
+        return _named(error)
+    if isinstance(error, BaseExceptionGroup):
+        return f"{safe_str(error)}: {'; '.join(map(_named, leaves(error)[:LEAVES_SHOWN]))}"
+    return safe_str(error)
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the exceptions in a group and in the groups in it."""
+    found: list[BaseException] = []
+    for inner in group.exceptions:
+        found += leaves(inner) if isinstance(inner, BaseExceptionGroup) else [inner]
+    return found
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {safe_str(error)}"
 
 
 def secret_values_of(params: str, secrets: str) -> tuple[str, ...]:

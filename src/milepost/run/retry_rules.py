@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from milepost.core.errors import Fail, InvalidInputError, Retry
 from milepost.core.serialization import Duration, seconds
+from milepost.run.crash_report import leaves
 
 log = logging.getLogger("milepost.run")
 
@@ -59,6 +60,8 @@ class Backoff:
 class RetryRules:
     """The rules of a job type: all errors are retried, unless `retry_on` or `no_retry_on` says otherwise.
 
+    A group of exceptions is retried if each of them is.
+
     `no_retry_on` is considered first. A `Fail` is never retried, a `Retry` always. `backoff` returns the delay after an
     attempt, as a duration. How many attempts there are is `max_attempts`.
     """
@@ -69,9 +72,7 @@ class RetryRules:
 
     def __post_init__(self) -> None:
         for name in ("retry_on", "no_retry_on"):
-            given = getattr(self, name)
-            kinds = given if isinstance(given, tuple) else () if given is None else (given,)
-            for kind in kinds:
+            for kind in _classes(getattr(self, name)):
                 if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                     raise InvalidInputError(
                         name, f"{kind!r:.60} is not an exception class; use a class or a tuple of classes"
@@ -85,15 +86,24 @@ class RetryRules:
         """Return the microseconds until the next attempt after an error, or None for no retry."""
         if not self._allows(error):
             return None
+        if isinstance(error, BaseExceptionGroup):
+            error = next((leaf for leaf in leaves(error) if isinstance(leaf, Retry)), error)
         requested = _requested_delay(error) if isinstance(error, Retry) else None
         return int((self._backoff(attempt) if requested is None else requested) * 1_000_000)
 
     def _allows(self, error: BaseException) -> bool:
+        if isinstance(error, BaseExceptionGroup) and not self._names(error):  # as asyncio.TaskGroup raises it
+            return all(map(self._allows, error.exceptions))
         if isinstance(error, Retry):
             return True
         if isinstance(error, (Fail, self.no_retry_on)):
             return False
         return self.retry_on is None or isinstance(error, self.retry_on)
+
+    def _names(self, group: BaseExceptionGroup[BaseException]) -> bool:
+        """Return whether the rules say something about a class of groups."""
+        kinds = [kind for kinds in (self.retry_on, self.no_retry_on) for kind in _classes(kinds)]
+        return any(issubclass(kind, BaseExceptionGroup) and isinstance(group, kind) for kind in kinds)
 
     def _backoff(self, attempt: int) -> float:
         try:
@@ -101,6 +111,10 @@ class RetryRules:
         except Exception as error:  # noqa: BLE001 - the user's function must not keep the job from ending
             log.warning("backoff after attempt %d: %s; using the default", attempt, error)
             return backoff(attempt, random.random())
+
+
+def _classes(given: Errors | None) -> tuple[type[BaseException], ...]:
+    return given if isinstance(given, tuple) else () if given is None else (given,)
 
 
 def _requested_delay(error: Retry) -> float | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from milepost.core.errors import InvalidInputError, JobSuspended
+from milepost.core.errors import InvalidInputError, JobSuspended, RunStop, Snooze
 from milepost.core.serialization import Duration, seconds
 from milepost.run.context import thread_and_task
+from milepost.run.crash_report import leaves
 from milepost.run.cursor import current_loop
 from milepost.run.steps import Step, is_in_step
 
@@ -54,13 +55,9 @@ def refuse_elsewhere(run: Run, name: str) -> None:
 
 
 def of_group(error: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the suspension in an exception group that holds nothing else, as `asyncio.TaskGroup` raises it."""
-    leaves = _leaves(error)
-    return leaves[0] if all(isinstance(leaf, JobSuspended) for leaf in leaves) else error
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for inner in group.exceptions:
-        found += _leaves(inner) if isinstance(inner, BaseExceptionGroup) else [inner]
-    return found
+    """Return what an exception group stands for that holds nothing but stops or snoozes, as `asyncio.TaskGroup` raises it."""
+    found = leaves(error)
+    if all(isinstance(leaf, RunStop) for leaf in found):
+        return found[0]
+    snoozes = [leaf for leaf in found if isinstance(leaf, Snooze)]
+    return max(snoozes, key=lambda leaf: leaf.delay) if len(snoozes) == len(found) else error

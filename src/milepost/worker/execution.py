@@ -190,7 +190,7 @@ class TaskExecution(Execution):
         if not self.has_stopped:
             log.warning("job %s (%s): event loop ended while its threads run", self.job.job_id, self.job.job_type)
             return  # no outcome is written: the lease expires
-        if isinstance(error, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
+        if isinstance(error, asyncio.CancelledError) and self.host.is_cancelled:
             error = JobReleased("worker's event loop ended")
         self.finish(error, value)
 

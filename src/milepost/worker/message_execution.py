@@ -265,7 +265,11 @@ class MessageExecution(LeasedExecution):
         """As `LeasedExecution.acall`. A cancellation of the task by the task queue releases the job."""
         error, value = await super().acall(code)
         if isinstance(error, asyncio.CancelledError):
-            error = JobReleased("worker of the task queue is shutting down")
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                error = JobReleased("worker of the task queue is shutting down")
+            else:  # an error of the code
+                self.interrupt_cancels = False
         return error, value
 
     def _exit_reason(self, error: BaseException | None) -> BaseException | None:

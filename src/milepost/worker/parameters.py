@@ -203,7 +203,9 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
     defaults: dict[str, Any] = {}
     for parameter in found[1:]:
         where = f"{name}({parameter.name})"
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise InvalidInputError(where, "is positional-only, but parameters are passed by name; remove the '/'")
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise InvalidInputError(where, f"{parameter} has no schema; give each parameter a name and a type")
         if parameter.name not in hints:
             raise InvalidInputError(where, f"has no type; annotate it, as in {parameter.name}: str")

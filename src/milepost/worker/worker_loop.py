@@ -77,6 +77,7 @@ class WorkerLoop:
             single=only is not None,
             max_jobs=max_jobs,
         )
+        self._task: asyncio.Task[Any] | None = None
         self._exit_when_idle = exit_when_idle
         self._idle_since: float | None = None
         queues, lease, clock = limits_of(served), self.settings.lease_micros, app.runtime.clock
@@ -91,8 +92,14 @@ class WorkerLoop:
 
     # --- lifecycle ---
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the task of the worker was cancelled, as those of all handlers are when the event loop ends."""
+        return self.closed or (self._task is not None and (self._task.cancelling() > 0 or self._task.done()))
+
     async def serve(self, started: Callable[[], None]) -> None:
         """Run jobs until `stop` is called, then drain. `started` is called when the worker is registered."""
+        self._task = asyncio.current_task()
         await self.idle.check_health(self.settings, lambda: self._state.stops > 0)
         schedules = [one for one in self._app.handlers.schedules.values() if one.job_type in self._handlers]
         registration = WorkerRegistration(
