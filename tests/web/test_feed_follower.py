@@ -17,7 +17,7 @@ from milepost.stores.redis.store import RedisStore
 from milepost.web import auth, create_app
 from milepost.web.context import WebContext
 from milepost.web.http.list_params import ListParams
-from milepost.web.live.job_stream import open_stream
+from milepost.web.live.job_stream import JobStream
 from milepost.web.live.list_stream import open_list_stream
 from milepost.web.security.principals import ANYONE
 from milepost.web.webhooks import registry
@@ -91,7 +91,7 @@ async def serving(manager: AsyncJobManager) -> AsyncIterator[tuple[WebContext, l
         await registry.create(manager.store, "https://hooks.example.org/in", ("completed",))
         hub = context.hub
         clients = [
-            Client(await open_stream(hub, job.job_id)),
+            Client(await JobStream.start(hub, job.job_id, None)),
             Client(await open_list_stream(hub, ListParams(), ANYONE, None)),
         ]
         await context.ends.begin()

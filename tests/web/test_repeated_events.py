@@ -16,7 +16,7 @@ from milepost.core.job import Job
 from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.protocol import FeedEvents
 from milepost.web.live.hub import Hub
-from milepost.web.live.job_stream import open_stream
+from milepost.web.live.job_stream import JobStream
 from milepost.web.metrics import FinishedJobs
 from milepost.web.webhooks import registry
 from tests.waiting import PATIENCE, until
@@ -87,7 +87,7 @@ async def test_job_stream_sends_each_event_once(manager: AsyncJobManager) -> Non
         sent.append(message.get("body", b""))
 
     hub = Hub(FeedFollower(lambda: manager.store))
-    stream = await open_stream(hub, job.job_id, StreamPosition(0), reconnect=True)
+    stream = await JobStream.start(hub, job.job_id, StreamPosition(0), reconnect=True)
     reading = asyncio.create_task(stream({"type": "http"}, receive, send))
     for progress in (0.2, 0.4, 0.6):
         await worked(manager)

@@ -21,7 +21,7 @@ from milepost.manager.feed_follower import FeedFollower
 from milepost.settings import Settings
 from milepost.web.http.problems import Problem
 from milepost.web.live.hub import Hub
-from milepost.web.live.job_stream import open_stream
+from milepost.web.live.job_stream import JobStream
 from milepost.web.live.sse import MAX_QUEUED_FRAMES
 from tests.services import free_port
 from tests.waiting import PATIENCE, until
@@ -190,7 +190,7 @@ async def test_slow_client_gets_declared_gaps(memory: AsyncJobManager) -> None:
             await takes.wait()
 
     hub = Hub(FeedFollower(lambda: memory.store))
-    stream = await open_stream(hub, job.job_id, StreamPosition(0), reconnect=True)
+    stream = await JobStream.start(hub, job.job_id, StreamPosition(0), reconnect=True)
     reading = asyncio.create_task(stream({"type": "http"}, receive, send))
     await opened.wait()
     await memory.update_job(job.job_id, "running")

@@ -16,7 +16,7 @@ from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.memory.store import MemoryStore
 from milepost.web.http.problems import Problem
 from milepost.web.live.hub import Hub
-from milepost.web.live.job_stream import open_stream
+from milepost.web.live.job_stream import JobStream
 from milepost.web.security.principals import Principal
 from tests.waiting import PATIENCE
 from tests.web.conftest import ON_POSTGRES, STORES, store_address
@@ -169,12 +169,12 @@ async def test_stream_ignores_late_events_of_deleted_predecessor(memory: AsyncJo
     hub = Hub(FeedFollower(lambda: store))
     job = await memory.get_job("a")
     assert job is not None
-    first = Streaming(await open_stream(hub, job.job_id))  # the hub reads the feed from here on
+    first = Streaming(await JobStream.start(hub, job.job_id, None))  # the hub reads the feed from here on
     await memory.update_job("a", message="last words")
     await recreate(memory)
     job = await memory.get_job("a")
     assert job is not None
-    second = Streaming(await open_stream(hub, job.job_id))
+    second = Streaming(await JobStream.start(hub, job.job_id, None))
     store.go.set()
     async with asyncio.timeout(PATIENCE):
         await first.task
@@ -193,7 +193,7 @@ async def test_stream_sends_progress_after_clock_was_set_back() -> None:
     manager = AsyncJobManager(MemoryStore(blocking=False, clock=lambda: now[0]))
     job = await manager.create_job("a")
     hub = Hub(FeedFollower(lambda: manager.store))
-    stream = Streaming(await open_stream(hub, job.job_id))
+    stream = Streaming(await JobStream.start(hub, job.job_id, None))
     await stream.until("snapshot")
     now[0] -= 3_600_000_000
     await manager.update_job("a", status="running")
@@ -216,7 +216,7 @@ async def test_stream_ends_as_deleted_after_lost_feed(memory: AsyncJobManager) -
     hub = Hub(FeedFollower(lambda: store))
     job = await memory.get_job("a")
     assert job is not None
-    stream = Streaming(await open_stream(hub, job.job_id))
+    stream = Streaming(await JobStream.start(hub, job.job_id, None))
     await recreate(memory)
     store.loses = True
     store.go.set()
@@ -232,5 +232,5 @@ async def test_stream_of_replaced_job_needs_permission_for_new_one(memory: Async
     await recreate(memory)
     hub = Hub(FeedFollower(lambda: memory.store))
     with pytest.raises(Problem, match="Job not found"):
-        await open_stream(hub, job.job_id, StreamPosition(1), reconnect=True, principal=ana)
+        await JobStream.start(hub, job.job_id, StreamPosition(1), reconnect=True, principal=ana)
     assert hub.clients == 0

@@ -20,9 +20,9 @@ from milepost.stores.protocol import Write
 from milepost.web import auth, create_app
 from milepost.web.http.list_params import ListParams
 from milepost.web.live.hub import CATCH_UP, Hub
-from milepost.web.live.job_stream import open_stream
+from milepost.web.live.job_stream import JobStream
 from milepost.web.live.list_stream import open_list_stream
-from milepost.web.live.output_stream import open_output
+from milepost.web.live.output_stream import OutputStream
 from milepost.web.live.sse import Frame
 from milepost.web.security.principals import ANYONE, Principal
 from milepost.worker.start_forecast import Forecast
@@ -98,7 +98,7 @@ async def test_event_during_record_check_does_not_regress(memory: AsyncJobManage
         sent.append(message.get("body", b"").decode())
 
     hub = Hub(FeedFollower(lambda: store))
-    stream = await open_stream(hub, job.job_id)
+    stream = await JobStream.start(hub, job.job_id, None)
     reading = asyncio.create_task(stream({"type": "http"}, receive, send))
     channel = hub._channels[job.job_id]
     store.read.clear()
@@ -124,7 +124,7 @@ async def test_output_of_recreated_job_is_not_sent(memory: AsyncJobManager) -> N
     store.go.set()
     received = Received()
     hub = Hub(FeedFollower(lambda: store))
-    stream = await open_output(hub, "x", OutputPosition(), principal=Principal("ana", labels={"owner": "ana"}))
+    stream = await OutputStream.start(hub, "x", OutputPosition(), principal=Principal("ana", labels={"owner": "ana"}))
     store.read.clear()
     store.go.clear()
     streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
@@ -216,7 +216,7 @@ async def test_repeated_store_outage_ends_stream_without_error(
 
     streams = [
         await open_list_stream(hub, ListParams(), ANYONE, None),
-        await open_stream(hub, job.job_id),
+        await JobStream.start(hub, job.job_id, None),
     ]
     streaming = [asyncio.create_task(stream({"type": "http"}, receive, send)) for stream in streams]
     monkeypatch.setattr(memory.store, "select", away)

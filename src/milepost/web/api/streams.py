@@ -20,9 +20,9 @@ from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
 from milepost.web.http.list_params import AskedList
 from milepost.web.http.problems import Problem, not_found
-from milepost.web.live.job_stream import open_stream
+from milepost.web.live.job_stream import JobStream
 from milepost.web.live.list_stream import open_list_stream
-from milepost.web.live.output_stream import open_output
+from milepost.web.live.output_stream import OutputStream
 from milepost.web.security.principals import READ
 
 WATCH = Path(__file__).parents[1] / "milepost-watch.js"
@@ -75,7 +75,7 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
         text = last if re.fullmatch(PATTERN, last) else after
         position = StreamPosition.read(text) if text is not None else None
         allowed = context.authenticator.revalidator(request, READ)
-        return await open_stream(
+        return await JobStream.start(
             context.hub, known_id(job_id), position, reconnect=again, principal=principal_of(request), allowed=allowed
         )
 
@@ -106,7 +106,7 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
             if chunks and not is_same(await context.store.get(job_id), job):
                 raise not_found()  # the chunks may be those of another job with the same id
             return Response(encoded([chunk.to_dict() for chunk in chunks]), media_type="application/json")
-        return await open_output(
+        return await OutputStream.start(
             context.hub,
             known_id(job_id),
             position,

@@ -11,6 +11,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from typing import Generic, TypeVar
+
+from starlette.responses import Response
 
 from milepost.core.errors import StoreError
 from milepost.core.events import LIFECYCLE_KINDS, Event
@@ -20,7 +23,7 @@ from milepost.manager.feed_follower import FeedFollower, FeedNews
 from milepost.manager.watch import is_final, snapshot
 from milepost.settings import Settings
 from milepost.signals import shutdown
-from milepost.web.http.problems import RETRY_LATER, Problem
+from milepost.web.http.problems import RETRY_LATER, Problem, not_found
 from milepost.web.live import sse
 from milepost.web.live.list_subscriptions import Describe, ListHub
 from milepost.web.live.sse import Frame, StreamClient
@@ -28,6 +31,8 @@ from milepost.web.security.principals import ANYONE, Principal, limit_reached
 
 log = logging.getLogger("milepost.web.live.hub")
 log.addHandler(logging.NullHandler())
+
+A = TypeVar("A")
 
 TICK_SECONDS = 1.0
 RECHECK_TICKS = 15
@@ -261,3 +266,52 @@ class Hub:
             for channel in silent:
                 channel.checked_at_tick = self._ticks
             await self._check(silent)
+
+
+class JobReader(StreamClient, Generic[A]):
+    """The streaming response of one job after a position, whose channel it listens to from its creation on."""
+
+    def __init__(self, hub: Hub, job_id: str, after: A, principal: Principal, allowed: sse.Allowed | None) -> None:
+        super().__init__(principal, allowed)
+        self._hub = hub
+        self._after = after
+        self._channel = hub.listen(job_id, self)
+
+    def release(self) -> None:
+        """Unsubscribe the client."""
+        self._hub.stop_listening(self._channel, self)
+        self._hub.leave(self.principal)
+
+    @classmethod
+    async def start(
+        cls,
+        hub: Hub,
+        job_id: str,
+        after: A,
+        *,
+        reconnect: bool = False,
+        principal: Principal = ANYONE,
+        allowed: sse.Allowed | None = None,
+    ) -> Response:
+        """Return the stream of a job, or a 204 to a client that reconnected and has seen everything of an ended job.
+
+        Raises Problem 404 if there is no such job that the principal may see.
+        """
+        await hub.enter(principal)
+        stream = cls(hub, job_id, after, principal, allowed)
+        try:
+            job = await hub.store().get(job_id)
+            if job is None or not principal.sees(job):
+                raise not_found()
+            has_news = await stream.open(job)
+        except BaseException:
+            stream.release()
+            raise
+        if reconnect and not has_news:
+            stream.release()
+            return Response(status_code=204, headers={"Cache-Control": "no-store"})
+        return stream
+
+    async def open(self, job: Job) -> bool:
+        """Read the beginning of the stream; return whether it has anything to send, now or later."""
+        raise NotImplementedError

@@ -10,46 +10,30 @@ import re
 from collections.abc import Callable
 
 from fastapi import Request
-from starlette.responses import Response
 from starlette.types import Send
 
 from milepost.core.events import Event, StreamPosition, born
 from milepost.core.job import Job
 from milepost.manager.watch import catch_up, is_final, is_same, skipped_event, snapshot
 from milepost.stores.query import created
-from milepost.web.http.problems import not_found
 from milepost.web.live import sse
-from milepost.web.live.hub import CATCH_UP, RECHECK, RESET, Hub, event_frame
+from milepost.web.live.hub import CATCH_UP, RECHECK, RESET, Hub, JobReader, event_frame
 from milepost.web.live.sse import StreamClient
 from milepost.web.security.principals import ANYONE, Principal
 
 
-class JobStream(StreamClient):
-    """The streaming response of one job. `open_stream` creates it and reads its beginning."""
+class JobStream(JobReader[StreamPosition | None]):
+    """The event stream of one job after the last position that the client has seen, None for a new client."""
 
-    def __init__(self, hub: Hub, job_id: str, principal: Principal, allowed: sse.Allowed | None) -> None:
-        super().__init__(principal, allowed)
-        self._hub = hub
-        self._channel = hub.listen(job_id, self)
-        # Until the second next read, the feed may still deliver events from before this job existed.
-        self._settled = hub.reads + 2
-
-    def release(self) -> None:
-        """Unsubscribe the client."""
-        self._hub.stop_listening(self._channel, self)
-        self._hub.leave(self.principal)
-
-    async def open(self, after: StreamPosition | None) -> None:
-        """Read the job and the first events: a snapshot, or those after a position. Raises Problem 404.
+    async def open(self, job: Job) -> bool:
+        """Read the first events: a snapshot, or those after a position.
 
         The client is subscribed, so from now on no event can be missed.
         """
-        job = await self._hub.store().get(self._channel.job_id)
-        if job is None or not self.principal.sees(job):
-            raise not_found()
+        # Until the second next read, the feed may still deliver events from before this job existed.
+        self._settled = self._hub.reads + 2
         self._job, self._born = job, born(job.created_at)
-        seen = None if after is None else after.seen_of(job)
-        self.has_news = seen != job.version or not is_final(job)
+        seen = None if self._after is None else self._after.seen_of(job)
         if seen is None:
             self._opening, self._ends = [snapshot(job)], is_final(job)
         else:
@@ -58,6 +42,7 @@ class JobStream(StreamClient):
         self._seen = self._opening[-1].version if self._opening else job.version
         if not self._ends:
             self._channel.observe(job)
+        return seen != job.version or not is_final(job)
 
     async def write(self, send: Send) -> None:
         """Send the first events, and then each event until the job ends."""
@@ -156,33 +141,6 @@ class JobStream(StreamClient):
     def _named(self, version: int, wire: bytes) -> bytes:
         """Return a message with its id, the position from which a client may resume."""
         return b"id: %s\n%s" % (str(StreamPosition(version, self._born)).encode(), wire)
-
-
-async def open_stream(
-    hub: Hub,
-    job_id: str,
-    after: StreamPosition | None = None,
-    *,
-    reconnect: bool = False,
-    principal: Principal = ANYONE,
-    allowed: sse.Allowed | None = None,
-) -> Response:
-    """Open the stream of a job. `after` is the last position the client has seen, None for a new client.
-
-    Raises Problem 404 if there is no such job that the principal may see. The response is a 204 if the client
-    reconnected and has seen all events of an ended job.
-    """
-    await hub.enter(principal)
-    stream = JobStream(hub, job_id, principal, allowed)
-    try:
-        await stream.open(after)
-    except BaseException:
-        stream.release()
-        raise
-    if reconnect and not stream.has_news:
-        stream.release()
-        return Response(status_code=204, headers={"Cache-Control": "no-store"})
-    return stream
 
 
 def _is_over(job: Job, events: list[Event]) -> bool:

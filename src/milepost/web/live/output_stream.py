@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.responses import Response
 from starlette.types import Send
 
 from milepost.core.defaults import LIST_LIMIT_MAX
@@ -11,34 +10,15 @@ from milepost.core.output import OutputPosition
 from milepost.core.serialization import compact_json
 from milepost.manager.output import read_output
 from milepost.manager.watch import is_final, is_same
-from milepost.web.http.problems import not_found
 from milepost.web.live import sse
-from milepost.web.live.hub import Hub
-from milepost.web.live.sse import StreamClient
-from milepost.web.security.principals import ANYONE, Principal
+from milepost.web.live.hub import JobReader
 
 
-class OutputStream(StreamClient):
-    """The streaming response with the output of one job. `open_output` creates it."""
+class OutputStream(JobReader[OutputPosition]):
+    """The stream with the output of one job after a position."""
 
-    def __init__(
-        self, hub: Hub, job_id: str, after: OutputPosition, principal: Principal, allowed: sse.Allowed | None
-    ) -> None:
-        super().__init__(principal, allowed)
-        self._hub = hub
-        self._after = after
-        self._channel = hub.listen(job_id, self)
-
-    def release(self) -> None:
-        """Unsubscribe the client."""
-        self._hub.stop_listening(self._channel, self)
-        self._hub.leave(self.principal)
-
-    async def open(self) -> bool:
-        """Read the job; return whether the stream has anything to send, now or later. Raises Problem 404."""
-        job = await self._hub.store().get(self._channel.job_id)
-        if job is None or not self.principal.sees(job):
-            raise not_found()
+    async def open(self, job: Job) -> bool:
+        """Return whether there is output, or may be later."""
         self._job: Job = job
         self._channel.observe(job)
         return not is_final(job) or bool(await self._read(1))
@@ -87,29 +67,3 @@ class OutputStream(StreamClient):
                 return True
             if alive := b"".join(frame.wire for frame in frames if frame.wire == sse.KEEP_ALIVE):
                 await self.send(send, alive)
-
-
-async def open_output(
-    hub: Hub,
-    job_id: str,
-    after: OutputPosition,
-    *,
-    reconnect: bool = False,
-    principal: Principal = ANYONE,
-    allowed: sse.Allowed | None = None,
-) -> Response:
-    """Open the stream of the output of a job after a position. Raises Problem 404 if the principal sees no such job.
-
-    The response is a 204 if the client reconnected and has read all output of an ended job.
-    """
-    await hub.enter(principal)
-    stream = OutputStream(hub, job_id, after, principal, allowed)
-    try:
-        has_news = await stream.open()
-    except BaseException:
-        stream.release()
-        raise
-    if reconnect and not has_news:
-        stream.release()
-        return Response(status_code=204, headers={"Cache-Control": "no-store"})
-    return stream
