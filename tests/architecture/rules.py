@@ -137,14 +137,16 @@ def private_names(tree: Path, package: str, allowed: Mapping[str, Collection[str
     `allowed` maps files to names. A name counts as our own if the tree defines it anywhere.
     """
     parsed = {name: list(ast.walk(_parse(path))) for name, path in modules(tree)}
-    own = {defined for nodes in parsed.values() for node in nodes for defined in _defined(node)}
+    known = DOCUMENTED_PRIVATE_NAMES.union(
+        defined for nodes in parsed.values() for node in nodes for defined in _defined(node)
+    )
     used = {
         (name, private, node.lineno)
         for name, nodes in parsed.items()
         for node in nodes
         if isinstance(node, ast.expr | ast.stmt)
         for private in _private(node, package)
-        if private not in own | DOCUMENTED_PRIVATE_NAMES
+        if private not in known
     }
     breaches = [
         f"{name}:{line}: {private}" for name, private, line in sorted(used) if private not in allowed.get(name, ())
@@ -158,12 +160,12 @@ def _defined(node: ast.AST) -> Iterator[str]:
         yield node.name
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         yield node.id
-    elif (
-        isinstance(node, ast.Attribute)
-        and isinstance(node.ctx, ast.Store)
-        and ast.unparse(node.value) in ("self", "cls")
-    ):
+    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _is_name(node.value, "self", "cls"):
         yield node.attr
+
+
+def _is_name(node: ast.expr, *names: str) -> bool:
+    return isinstance(node, ast.Name) and node.id in names
 
 
 def _private(node: ast.AST, package: str) -> Iterator[str]:
@@ -171,7 +173,7 @@ def _private(node: ast.AST, package: str) -> Iterator[str]:
     names: list[str] = []
     if isinstance(node, ast.Attribute):
         names = [node.attr]
-    elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "setattr", "delattr"):
+    elif isinstance(node, ast.Call) and _is_name(node.func, "getattr", "hasattr", "setattr", "delattr"):
         names = [
             part.value for part in node.args[1:2] if isinstance(part, ast.Constant) and isinstance(part.value, str)
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from milepost import (
     AsyncJobManager,
     JobCancelled,
+    JobManager,
     Run,
     Settings,
 )
@@ -22,6 +22,7 @@ from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
 from tests.chaos.calibration import slowness
+from tests.waiting import current, until
 
 pytestmark = pytest.mark.timing
 
@@ -125,8 +126,10 @@ async def test_lease_is_renewed_while_event_loop_is_blocked(url: str, options: S
     lease = slowness()
     store = open_store(url, namespace=options.namespace, blocking=False)
     amanager = AsyncJobManager(store, options=replace(options, lease=lease))
+    looking = JobManager(store.with_blocking(blocking=True))
     async with amanager.track() as run:
-        time.sleep(2 * lease)  # noqa: ASYNC251 - to block is the point
+        first = int(current(looking, run).record["lease"])
+        until(lambda: int(current(looking, run).record["lease"]) > first + lease * 500_000)  # blocks the loop
     job = await amanager.get_job(run.job_id)
     assert job is not None
     assert (job.status, job.attempt) == ("completed", 1)
