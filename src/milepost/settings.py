@@ -20,8 +20,8 @@ from milepost.core.serialization import seconds
 log = logging.getLogger("milepost.manager")
 
 
-def _setting(env: str, default: Any, doc: str) -> Any:
-    return field(default=default, metadata={"env": env, "doc": doc})
+def _setting(env: str, default: Any, doc: str, *, shown: bool = True) -> Any:
+    return field(default=default, repr=shown, metadata={"env": env, "doc": doc})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,9 @@ class Settings:
         "MILEPOST_URL",
         None,
         "URL of the store: sqlite:///jobs.db, redis://host, postgresql://host/db, memory://, or http://server",
+        shown=False,  # it may have a password
     )
-    redis_url: str | None = _setting("REDIS_URL", None, "URL of Redis, used if MILEPOST_URL is not set")
+    redis_url: str | None = _setting("REDIS_URL", None, "URL of Redis, used if MILEPOST_URL is not set", shown=False)
     namespace: str = _setting("MILEPOST_NAMESPACE", "milepost", "Namespace of this application in a shared store")
     job_ttl: float = _setting("JOB_TTL", defaults.JOB_TTL, "Retention time of a job after its end")
     lease: float = _setting(

@@ -50,6 +50,14 @@ def client(server: Server) -> Iterator[Client]:
         yield client
 
 
+def test_server_on_this_machine_is_reached_without_the_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy got the key."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    with Client(server.url) as client:
+        assert client.get_job("none") is None
+
+
 def test_five_original_methods(client: Client) -> None:
     job = client.create_job(job_type="ingestion", metadata={"file_path": "/a/b.pdf"})
     client.update_job(job.job_id, status=JobStatus.RUNNING, progress=0.5, message="Half")

@@ -12,9 +12,12 @@ import pytest
 
 from milepost.client import Client
 from milepost.core.errors import InvalidInputError
+from milepost.documents.configuration import Configuration
+from milepost.settings import Settings
 from milepost.stores.factory import open_store, redact_url
 from milepost.stores.sync_bridge import run_sync
 from milepost.web.webhooks.addresses import is_public
+from milepost.web.webhooks.registry import WebhookEndpoint
 from milepost.worker.registry import JobType, publish
 from tests.security.live_server import LiveServer, cli
 from tests.waiting import PATIENCE
@@ -204,6 +207,11 @@ def test_credentials_in_urls_are_never_shown() -> None:
             Client(url)
         assert "hunter2" not in str(error.value)
     assert "hunter2" not in repr(Client("http://u:hunter2@h"))
+    assert "hunter2" not in repr(Settings(url="postgresql://u:hunter2@h/db", redis_url="redis://:hunter2@h"))
+    assert "hunter2" not in repr(
+        Configuration(llm_key="hunter2", embedding_url="http://u:hunter2@h", rerank_key="hunter2")
+    )
+    assert "hunter2" not in repr(WebhookEndpoint("h", "https://h/", ("failed",), "", "whsec_hunter2", 0))
     for url in (
         "http://h?key=hunter2",
         "foo://h/?a=b&password=hunter2&hunter2#hunter2",

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import httpx
 
 from milepost.client.decoding import decode_error, decode_event
+from milepost.core.addresses import is_loopback
 from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
 from milepost.core.events import Event
@@ -330,9 +331,14 @@ def server_address(url: str) -> str:
 
 
 def connection(url: str, key: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of the httpx client. Raises InvalidInputError for a malformed key."""
+    """Return the options of the httpx client. Raises InvalidInputError for a malformed key.
+
+    A server on this machine is reached without the proxy of the environment, which would get the key.
+    """
     key = (key or "").strip()  # a key read from a file often ends with a newline
     if not key.isascii() or not key.isprintable():
         raise InvalidInputError("key", "contains invalid characters; an API key looks like mp_<id>_<secret>")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if is_loopback(httpx.URL(url).host) and not options.keys() & {"proxy", "mounts"}:
+        options = {**options, "mounts": dict.fromkeys(("http://", "https://", "all://"))}
     return {"base_url": url, **options, "headers": {**headers, **options.get("headers", {})}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from milepost.core.errors import InvalidInputError
@@ -28,16 +28,16 @@ class Configuration:
     """The operator's settings. A key is sent only to its own URL. Raises InvalidInputError for a value out of range."""
 
     root: str | None = None
-    database: str | None = None
+    database: str | None = field(default=None, repr=False)
     model: str | None = None
     model_path: str | None = None
-    embedding_url: str | None = None
-    embedding_key: str | None = None
-    llm_url: str | None = None
+    embedding_url: str | None = field(default=None, repr=False)
+    embedding_key: str | None = field(default=None, repr=False)
+    llm_url: str | None = field(default=None, repr=False)
     llm_model: str | None = None
-    llm_key: str | None = None
-    rerank_url: str | None = None
-    rerank_key: str | None = None
+    llm_key: str | None = field(default=None, repr=False)
+    rerank_url: str | None = field(default=None, repr=False)
+    rerank_key: str | None = field(default=None, repr=False)
     rerank_model: str | None = None
     entity_rules: str | None = None
     llm_response_format: str | None = None

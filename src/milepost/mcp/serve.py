@@ -6,10 +6,11 @@ import sys
 
 from mcp.server.transport_security import TransportSecuritySettings
 
+from milepost.core.addresses import is_loopback
 from milepost.core.errors import InvalidInputError
 from milepost.mcp.server import Authenticated, over_server, over_store
 from milepost.web import auth as auths
-from milepost.web.security.local_access import is_loopback, token_for
+from milepost.web.security.local_access import token_for
 from milepost.web.server import OPEN_ACCESS_WARNING, choose_auth
 
 

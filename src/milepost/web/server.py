@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from milepost import plugins
+from milepost.core.addresses import is_loopback
 from milepost.core.errors import InvalidInputError, MissingExtraError
 from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
@@ -22,7 +23,7 @@ from milepost.web.app import create_app
 from milepost.web.context import WebContext
 from milepost.web.http.middleware import HeaderTimeoutMiddleware, header_timeout_protocol
 from milepost.web.security.api_keys import ApiKeyStore
-from milepost.web.security.local_access import LocalAccess, is_loopback
+from milepost.web.security.local_access import LocalAccess
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
 OPEN_ACCESS_WARNING = (

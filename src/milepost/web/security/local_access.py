@@ -7,7 +7,6 @@ Both live in the memory of the server process. The token is also in a file that 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import os
 import secrets
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
+from milepost.core.addresses import is_loopback
 from milepost.settings import state_dir
 from milepost.stores.private_files import create_private_folder
 from milepost.web.security.api_keys import digest_of
@@ -28,18 +28,6 @@ FOREIGN_HOST = (
     "The Host header names another machine, and this server has no authentication; "
     "use localhost, or start the server with --auth keys"
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address (or a unix socket) can be reached from this machine only."""
-    host = host.lower()
-    if host == "localhost" or host.endswith(".localhost") or host.startswith("/"):
-        return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def names_loopback(scope: Scope) -> bool:

@@ -6,7 +6,7 @@ import base64
 import json
 import secrets
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,7 +29,7 @@ class WebhookEndpoint:
     url: str
     events: tuple[str, ...]
     q: str
-    secret: str
+    secret: str = field(repr=False)
     created: int
     disabled: str | None = None
 
