@@ -114,6 +114,16 @@ def test_key_starts_jobs_up_to_its_priority(live: LiveServer) -> None:
     assert call("GET", "/api/session", key).json()["max_priority"] == 5
 
 
+@pytest.mark.parametrize("limits", [{"types": ["a"]}, {"queues": ["a"]}, {"max_priority": 0}, {"labels": {"t": "a"}}])
+def test_restricted_key_has_no_admin_rights(live: LiveServer, limits: dict[str, Any]) -> None:
+    """Such a key could create one without the restriction."""
+    key = live.key("admin", **limits)
+    body = {"name": "free", "scopes": ["admin"]}
+    assert live.call("POST", "/api/keys", key, json=body).status_code == 403
+    assert live.call("GET", "/api/doctor", key).status_code == 403
+    assert live.call("GET", "/api/jobs", key).status_code == 200, "it has the rights of the other scopes"
+
+
 def test_cancel_scope_cancels_and_nothing_else(live: LiveServer) -> None:
     """A key that may cancel could also submit, which is too much for a stop button."""
     key, job_id = live.key("jobs:cancel"), made(live)

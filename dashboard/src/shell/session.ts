@@ -29,7 +29,12 @@ export const mayDelete = computed(() => may("jobs:delete"));
 export const bound = computed(() => Object.keys(session.value?.labels ?? {}).length > 0);
 /** Whether the server searches documents; true until that is known. */
 export const hasDocuments = computed(() => session.value?.documents ?? true);
-export const isAdmin = computed(() => may("admin"));
+/** Whether this visitor has admin rights, which a key with restrictions never has. */
+export const isAdmin = computed(() => {
+  const known = session.value;
+  const limited = known !== null && (known.types.length > 0 || known.queues.length > 0 || known.max_priority !== null);
+  return may("admin") && !bound.value && !limited;
+});
 /** The job of this visitor's share link. */
 export const onlyJob = computed(() => (session.value?.job_id as string | null | undefined) ?? null);
 

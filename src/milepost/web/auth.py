@@ -230,8 +230,9 @@ class Authenticator:
             raise Problem(403, "A share link gives access to one job only")
         if scope is not None and not principal.may(scope):
             raise Problem(403, f"This request requires the scope {scope}", scope=scope)
-        if scope == ADMIN and principal.bound:
-            raise Problem(403, "This request requires an admin that is not restricted to labels", scope=scope)
+        if scope == ADMIN and principal.restricted:
+            text = "This request requires an admin without restrictions to labels, types, queues and a priority"
+            raise Problem(403, text, scope=scope)
         request.state.principal = principal
         return principal
 

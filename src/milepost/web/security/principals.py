@@ -35,7 +35,7 @@ class Principal:
 
     With `labels` the caller sees and changes only jobs that have all of them. With `types` and `queues` the caller
     submits and retries only jobs of these types and in these queues; an empty set allows all. New jobs have at most
-    `max_priority`. Raises InvalidInputError for an unknown scope or an invalid label.
+    `max_priority`. A caller with any of these is no admin. Raises InvalidInputError for an unknown scope or an invalid label.
     """
 
     id: str | None
@@ -81,9 +81,14 @@ class Principal:
         return bool(self.labels) or self.job_id is not None
 
     @property
+    def restricted(self) -> bool:
+        """Whether the caller has less than all jobs, types, queues and priorities. An admin could lift this, so it is none."""
+        return self.bound or bool(self.types or self.queues) or self.max_priority is not None
+
+    @property
     def unlimited(self) -> bool:
         """Whether no quotas apply to the caller. They do not for an admin, who could raise them."""
-        return ADMIN in self.scopes and not self.bound
+        return ADMIN in self.scopes and not self.restricted
 
     @property
     def name(self) -> str:
