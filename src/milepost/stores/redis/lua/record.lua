@@ -37,6 +37,7 @@
 --
 -- A script defines its functions anew at each run, and each captured local makes that slower. Therefore there are
 -- globals, one table of state, and functions that are created only where they are needed.
+local ARGV = ARGV -- a global is looked up by its name at each use
 local root = KEYS[1]
 local now = redis.call('TIME')
 now = now[1] .. (#now[2] == 6 and now[2] or string.sub('00000' .. now[2], -6))
