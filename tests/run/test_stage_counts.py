@@ -91,6 +91,36 @@ def test_loop_left_by_break_keeps_its_count() -> None:
         assert counted(run) == [("Both", 8, 10)]
 
 
+def test_loops_side_by_side_count_once() -> None:
+    run = fake_run()
+    for one, _ in zip(run.each(range(3)), run.each(range(5)), strict=False):
+        assert counted(run) == [("items", one, 3)]
+    assert counted(run) == [("items", 3, 3)]
+
+
+def test_loop_that_runs_twice_is_two_stages() -> None:
+    run = fake_run()
+    loop = run.each(range(3))
+    assert list(loop) + list(loop) == [0, 1, 2, 0, 1, 2]
+    assert counted(run) == [("items", 3, 3), ("items", 3, 3)]
+
+
+def test_count_by_hand_leaves_out_loops_that_are_too_large() -> None:
+    run = fake_run()
+    with run.stage("Files", total=FILES, unit="file") as stage:
+        for file in range(FILES):
+            for row in run.each(range(ROWS)):
+                assert counted(run) == [("Files", row, None) if file == 0 else ("Files", file, FILES)]
+            stage.advance()
+            assert counted(run) == [("Files", file + 1, FILES)]
+    with run.stage("Rest", total=10) as stage:
+        stage.advance(4)
+        list(run.each(range(6)))
+    with run.stage("Low", total=10):
+        list(run.each(range(12)))
+    assert counted(run)[1:] == [("Rest", 10, 10), ("Low", 12, None)]
+
+
 # --- totals that turn out wrong -------------------------------------------------------------------------------------
 
 
@@ -162,7 +192,7 @@ def test_run_keeps_newest_of_many_stages() -> None:
 
 # --- numbers --------------------------------------------------------------------------------------------------------
 
-NUMBERS: list[Any] = [np.int64(4), np.float32(4), Decimal(4)]
+NUMBERS: list[Any] = [4, np.int64(4), np.float32(4), Decimal(4)]
 ODD: list[Any] = [float("nan"), float("inf"), -float("inf"), 10**400, "4", [4]]
 
 
@@ -170,7 +200,8 @@ ODD: list[Any] = [float("nan"), float("inf"), -float("inf"), 10**400, "4", [4]]
 def test_numbers_of_libraries_count(number: Any) -> None:
     run = fake_run()
     with run.stage("Load", total=number, weight=number) as stage:
-        stage.advance(number)
+        stage.advance(number - 1)
+        stage.advance(number == 4)
         assert counted(run) == [("Load", 4, 4)]
     run.progress(number / 8)
     assert fake_progress(number / 8) == 0.5

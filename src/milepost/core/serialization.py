@@ -74,6 +74,8 @@ def finite_number(value: object) -> int | float | None:
     """Return a number as int or float, also one of numpy or a Decimal; None for anything else, NaN and infinities."""
     if isinstance(value, bool):
         return None
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+        value = value.item()  # type: ignore[attr-defined] # of scalars, also of `numpy.bool`
     if isinstance(value, numbers.Integral):
         number: int | float = int(value)
     elif isinstance(value, numbers.Real | Decimal):

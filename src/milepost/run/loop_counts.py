@@ -16,14 +16,21 @@ class _Loop:
     counts: bool
     inner_counts: bool = False
     """Whether the loops inside count instead."""
+    is_doubtful: bool = False
 
 
 class LoopCounts:
-    """The loops of a stage that are under way, and what those that have ended have counted."""
+    """The loops of a stage that are under way, and what those that have ended have counted.
 
-    __slots__ = ("_ended", "_loops", "_sizes", "_unsized")
+    A loop that is too large for the total of its stage is doubtful: the total is wrong, or it counts something else, which the
+    code counts by `advance`. Until it does, the loop counts, and the stage has no total.
+    """
+
+    __slots__ = ("_doubted", "_ended", "_loops", "_sizes", "_unsized", "is_doubtful")
 
     def __init__(self) -> None:
+        self.is_doubtful = False
+        self._doubted: float = 0
         self._loops: dict[object, _Loop] = {}
         self._ended: float = 0
         self._sizes: float | None = None
@@ -63,3 +70,18 @@ class LoopCounts:
         loop = self._loops.pop(key, None)
         if loop is not None and loop.counts:
             self._ended += loop.count()
+            self._doubted += loop.count() if loop.is_doubtful else 0
+
+    def doubt(self, key: object, *, is_counted: bool) -> None:
+        """Note that a loop is too large for the total, and whether it counts for now."""
+        loop = self._loops[key]
+        loop.counts = loop.counts and is_counted
+        loop.is_doubtful = loop.counts
+        self.is_doubtful = self.is_doubtful or loop.counts
+
+    def drop_doubtful(self) -> None:
+        """Take back what doubtful loops have counted: the code counts something else itself."""
+        for loop in list(self._loops.values()):
+            loop.counts = loop.counts and not loop.is_doubtful
+        self._ended, self._doubted = self._ended - self._doubted, 0
+        self.is_doubtful = False

@@ -118,11 +118,11 @@ def begin_each(
         if stage is not None or not run._open:
             parent = run._open[-1] if run._open else None
             name = masked(stage or LOOP, masks)
-            own.append(run._enter(LiveStage(name, weight, size, unit, parent, run._stop_reasons, run._leave)))
-        into.append(run._open[-1])
+            own[:] = [run._enter(LiveStage(name, weight, size, unit, parent, run._stop_reasons, run._leave))]
+        into[:] = [run._open[-1]]
         if into[0].unit == "item" and not into[0].count:
             into[0].unit = single_line(unit or "item", UNIT_CHARS)
-        into[0].follow(place, place.outer, size, lambda: loop.count())
+        into[0].follow(place, current_loop(run._loops.places), size, lambda: loop.count())
         place.enter()
         if cursor is not None:
             run._kept_work.begin()

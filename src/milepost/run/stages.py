@@ -74,7 +74,9 @@ class LiveStage:
 
     def advance(self, n: float = 1) -> None:
         """Count `n` more units as done. Raises JobCancelled (or another RunStop) if the run is stopped."""
-        if type(n) is int and n < LARGE:  # the usual case, which needs no further check
+        if self.loops.is_doubtful:
+            self.loops.drop_doubtful()
+        if isinstance(n, int) and n < LARGE:  # the usual case, which needs no further check
             self.done += n
         elif (number := checked_number(n, f"advance of stage {self.name!r:.80}")) is not None:
             self.done += number
@@ -84,6 +86,8 @@ class LiveStage:
     @property
     def total(self) -> float | None:
         """How many units the stage has, or None if that is unknown; a stage beyond its total has none."""
+        if self.loops.is_doubtful:
+            return None
         total = self._total if self._total is not None else self.loops.total
         return None if total is not None and self.count > total + abs(total) * ROUNDING else total
 
@@ -99,7 +103,11 @@ class LiveStage:
 
     def follow(self, loop: object, around: object | None, size: float | None, count: Callable[[], float]) -> None:
         """Count the items of a tracked loop, which may be inside the loop `around`, until its `unfollow`."""
+        left = None if self._total is None else self._total - self.count
+        is_too_large = left is not None and size is not None and size > left
         self.loops.add(loop, around, size, count, self._total)
+        if is_too_large:
+            self.loops.doubt(loop, is_counted=not self.done)
 
     def unfollow(self, loop: object) -> None:
         """Keep the count of a loop that has ended."""
