@@ -138,7 +138,7 @@ def need(name: str) -> str:
     unfit = dict.fromkeys(f"{Path(path).resolve()} {lack}" for path, lack in _candidates(name))
     why = "; ".join(unfit) or f"{name} is not installed"
     packages = " ".join(SERVICES[name].packages)
-    return _absent(
+    return absent(
         f"{why}: {f'apt-get install {packages}' if packages else 'python scripts/install_services.py --slow'}"
     )
 
@@ -183,7 +183,8 @@ def free_port() -> int:
     raise AssertionError("no port is free")
 
 
-def _absent(reason: str) -> NoReturn:
+def absent(reason: str) -> NoReturn:
+    """Skip the test; in CI, fail."""
     if in_ci():
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -12,12 +12,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
 from scripts.demo_corpus import put_in_place, unpack
 
-from tests.services import in_ci
+from tests.services import absent
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "demo_corpus.py"
 FETCHED = Path(tempfile.gettempdir()) / f"milepost-corpora-{os.getuid()}"
@@ -63,7 +61,7 @@ def _history() -> Path:
     )
     if not list(corpus.glob("*.en.html")):
         shutil.rmtree(corpus)
-        _absent(done.stdout.strip())
+        absent(done.stdout.strip())
     return corpus
 
 
@@ -76,7 +74,7 @@ def _policy() -> Path:
             try:
                 put_in_place(unpack("debian-policy", cache) / "usr/share/doc/debian-policy", "**/*.html", corpus)
             except (OSError, subprocess.SubprocessError) as error:
-                _absent(f"debian-policy could not be fetched: {error}")
+                absent(f"debian-policy could not be fetched: {error}")
     return corpus
 
 
@@ -92,16 +90,10 @@ def _manuals(language: str) -> Path:
                     (pages / "developers-reference.html").unlink(missing_ok=True)  # all its chapters once more
                     put_in_place(pages, pattern, corpus / package)
                 except (OSError, subprocess.SubprocessError) as error:
-                    _absent(f"{package} could not be fetched: {error}")
+                    absent(f"{package} could not be fetched: {error}")
     return corpus
 
 
 def _copied(source: Path, target: Path) -> Path:
     shutil.copytree(source, target)
     return target
-
-
-def _absent(reason: str) -> NoReturn:
-    if in_ci():
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ from milepost.settings import Settings
 from milepost.web import auth, create_app
 from milepost.web.context import WebContext
 from tests.postgres_server import PostgresServer
+from tests.web.server import Server
 
 STORES = ["memory", "sqlite", "redis"]
 ON_POSTGRES = pytest.param("postgres", marks=[pytest.mark.slow, pytest.mark.service("postgresql")])
@@ -39,6 +40,14 @@ async def manager(request: pytest.FixtureRequest) -> AsyncIterator[AsyncJobManag
     manager = AsyncJobManager(url, options=options)
     yield manager
     await manager.close()
+
+
+@pytest.fixture(params=[*STORES, ON_POSTGRES])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Run a server on each kind of store."""
+    url, options = store_address(request.param, request)
+    with Server(url, MILEPOST_NAMESPACE=options.namespace) as server:
+        yield server
 
 
 @pytest.fixture

@@ -8,16 +8,7 @@ import httpx
 import pytest
 
 from milepost.web.live.list_subscriptions import BATCH_SECONDS
-from tests.web.conftest import ON_POSTGRES, STORES, store_address
 from tests.web.server import Message, Server, messages
-
-
-@pytest.fixture(params=[*STORES, ON_POSTGRES])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Run a server on each kind of store."""
-    url, options = store_address(request.param, request)
-    with Server(url, MILEPOST_NAMESPACE=options.namespace) as server:
-        yield server
 
 
 def open_list(server: Server, query: str = "", **headers: str) -> httpx.Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -19,16 +18,7 @@ from milepost.web.live.hub import Hub
 from milepost.web.live.job_stream import JobStream
 from milepost.web.security.principals import Principal
 from tests.waiting import PATIENCE
-from tests.web.conftest import ON_POSTGRES, STORES, store_address
 from tests.web.server import Message, Server, messages
-
-
-@pytest.fixture(params=[*STORES, ON_POSTGRES])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Run a server on each kind of store."""
-    url, options = store_address(request.param, request)
-    with Server(url, MILEPOST_NAMESPACE=options.namespace) as server:
-        yield server
 
 
 def live(server: Server, changes: int) -> None:

@@ -8,11 +8,11 @@ from datetime import datetime
 
 import pytest
 
-from milepost import Job, Run
+from milepost import Run
 from milepost.run.forecast.history import read_profiles
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker.handlers import Handlers
-from tests.waiting import until
+from tests.waiting import current, until
 from tests.worker.conftest import MakeJobs
 
 pytestmark = pytest.mark.timing
@@ -50,23 +50,18 @@ def test_worker_jobs_forecast_and_record_history(make_jobs: MakeJobs, name: str)
     jobs = make_jobs(grace=2.0)
     jobs.handlers.add(handlers[name])
 
-    def seen(job: Job) -> Job:
-        found = jobs.get_job(job.job_id)
-        assert found is not None
-        return found
-
     with jobs.run_workers():
         first = jobs.submit(name, {"seconds": 0.5})
-        until(lambda: seen(first).is_terminal)
+        until(lambda: current(jobs, first).is_terminal)
         until(lambda: run_sync(read_profiles(jobs.store, name)))
         profile = run_sync(read_profiles(jobs.store, name))[0]
         assert [part.name for part in profile.parts] == ["Read", "Work"]
         assert profile.parts[1].total == STEPS
         second = jobs.submit(name, {"seconds": 60.0})
         # Its stages have no weights: only who knows the first can say when it ends.
-        eta = until(lambda: seen(second).eta)
+        eta = until(lambda: current(jobs, second).eta)
         assert datetime.fromisoformat(eta.earliest) <= datetime.fromisoformat(eta.latest)
         jobs.cancel_job(second.job_id)
-        until(lambda: (receipt := seen(second).receipt) is not None and receipt.confirmed is not None)
-    assert seen(second).eta is None
+        until(lambda: (receipt := current(jobs, second).receipt) is not None and receipt.confirmed is not None)
+    assert current(jobs, second).eta is None
     assert len(run_sync(read_profiles(jobs.store, name))) == 1, "a cancelled run teaches nothing"

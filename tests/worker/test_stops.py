@@ -13,7 +13,7 @@ from milepost import Job, Jobs, LeaseLost, Run
 from milepost.core.errors import StoreUnavailableError
 from milepost.core.values import WaitingFor
 from tests.chaos.calibration import slowness
-from tests.waiting import PATIENCE, lose_lease, until
+from tests.waiting import PATIENCE, current, lose_lease, until
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals, ended
 
@@ -339,17 +339,12 @@ def test_receipt_shows_that_code_is_still_running(make_jobs: MakeJobs, signals: 
         signals.began.set()
         signals.let_go.wait(PATIENCE)
 
-    def current(job: Job) -> Job:
-        found = jobs.get_job(job.job_id)
-        assert found is not None
-        return found
-
     with jobs.run_workers():
         job = jobs.submit(deaf)
         assert signals.began.wait(PATIENCE)
         jobs.cancel_job(job.job_id)
-        until(lambda: (receipt := current(job).receipt) and receipt.how)
-        receipt = current(job).receipt
+        until(lambda: (receipt := current(jobs, job).receipt) and receipt.how)
+        receipt = current(jobs, job).receipt
         assert receipt is not None
         assert (receipt.how, receipt.confirmed, receipt.stopped_at) == ("still_running", None, None)
         lines = [

@@ -7,12 +7,12 @@ import threading
 
 from milepost.core import transitions as plans
 from milepost.core.transitions.operations import Change
-from milepost.stores.protocol import Store, Write
-from milepost.stores.sync_bridge import run_sync
+from milepost.stores.protocol import Write
 from milepost.testing.conformance.harness import (
     LONG,
     Scenarios,
     StoreFixture,
+    apply_blocking,
     caller_job,
     queue_job,
     token_of,
@@ -271,7 +271,7 @@ async def _drain(fixture: StoreFixture) -> None:
 async def _idle_is_woken_by(fixture: StoreFixture, write: Write, reasons: tuple[object, ...] = (True,)) -> None:
     """Assert that a change ends a `wait_for_work` that began before it, for one of some reasons."""
     if fixture.store.blocking:
-        thread = threading.Thread(target=_apply_on_a_thread, args=(fixture.store, write))
+        thread = threading.Thread(target=apply_blocking, args=(fixture.store, write))
         thread.start()
         try:
             assert await fixture.store.wait_for_work("w1", ["q"], 60.0) in reasons
@@ -282,13 +282,6 @@ async def _idle_is_woken_by(fixture: StoreFixture, write: Write, reasons: tuple[
     await asyncio.sleep(0)
     assert (await fixture.store.apply([write])).outcomes[0].accepted
     assert await waiting in reasons
-
-
-def _apply_on_a_thread(store: Store, write: Write) -> None:
-    other = store.with_blocking(blocking=True)
-    run_sync(other.apply([write]))
-    if other is not store:
-        run_sync(other.close())
 
 
 FAR = 3_600_000_000

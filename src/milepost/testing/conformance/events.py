@@ -9,11 +9,11 @@ from milepost.core import transitions as plans
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.events import Event
 from milepost.core.transitions.operations import Branch, Change, Const, TransitionType
-from milepost.stores.protocol import Store, Write
-from milepost.stores.sync_bridge import run_sync
+from milepost.stores.protocol import Write
 from milepost.testing.conformance.harness import (
     Scenarios,
     StoreFixture,
+    apply_blocking,
     caller_job,
     create_record,
     token_of,
@@ -167,7 +167,7 @@ class Feed(Scenarios):
         position = (await fixture.store.feed(None)).position
         write = Write("a", plans.plan_create(worker_job(), fixture.operation_id()))
         if fixture.store.blocking:
-            thread = threading.Thread(target=_apply, args=(fixture.store, write))
+            thread = threading.Thread(target=apply_blocking, args=(fixture.store, write))
             thread.start()
             events = (await fixture.store.feed(position, timeout=60.0)).events
             thread.join()
@@ -182,10 +182,3 @@ class Feed(Scenarios):
         position = (await fixture.store.feed(None)).position
         answer = await fixture.store.feed(position, timeout=0.02)
         assert (answer.events, answer.lost) == ([], False)
-
-
-def _apply(store: Store, write: Write) -> None:
-    other = store.with_blocking(blocking=True)
-    run_sync(other.apply([write]))
-    if other is not store:
-        run_sync(other.close())

@@ -373,3 +373,11 @@ def change_with(
 ) -> Change:
     """Return a change of one branch without guards."""
     return Change(TransitionType("noted", (Branch(statuses, (), ops, "noted"),)), values, operation_id)
+
+
+def apply_blocking(store: Store, write: Write) -> None:
+    """Apply a write in this thread, whichever form the store has."""
+    other = store.with_blocking(blocking=True)
+    run_sync(other.apply([write]))
+    if other is not store:
+        run_sync(other.close())
