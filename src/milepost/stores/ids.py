@@ -7,12 +7,14 @@ import os
 import threading
 import time
 from base64 import urlsafe_b64encode
-from binascii import b2a_base64
 from collections.abc import Callable, Iterator
 
 _ENOUGH = 1 << 24
-_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-_ASCENDING = bytes.maketrans(_BASE64, bytes(sorted(_BASE64[:62] + b"-_")))
+_ASCENDING = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
+_PAIRS = [first + second for first in _ASCENDING for second in _ASCENDING]
+"""The numbers below 4,096 as two characters."""
+_VARIANTS = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
+"""The random digit of a UUID whose upper two bits are its variant."""
 _NONCES_AT_ONCE = 64
 
 
@@ -40,11 +42,8 @@ class Ids:
 
     def new_job_id(self) -> str:
         """Return a UUIDv7 (RFC 9562): 48 bits of milliseconds, then random bits, so that ids sort by creation time."""
-        value = (self._time_ns() // 1_000_000 & (1 << 48) - 1) << 80 | int.from_bytes(self._random(10), "big")
-        value = value & ~(0xF << 76) | 0x7 << 76
-        value = value & ~(0x3 << 62) | 0x2 << 62
-        text = f"{value:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        stamp, noise = f"{self._time_ns() // 1_000_000:012x}", self._random(10).hex()
+        return f"{stamp[-12:-4]}-{stamp[-4:]}-7{noise[1:4]}-{_VARIANTS[noise[4]]}{noise[5:8]}-{noise[8:]}"
 
     def new_operation_id(self) -> str:
         """Return an operation id of 8 characters, by which a repeated request is recognised.
@@ -56,7 +55,7 @@ class Ids:
             source, count = used = self._source
             number = next(count)
             if number < _ENOUGH:
-                return source + b2a_base64(number.to_bytes(3, "big"), newline=False).translate(_ASCENDING).decode()
+                return source + _PAIRS[number >> 12] + _PAIRS[number & 4095]
             with self._lock:
                 if self._source is used:  # else another thread has replaced it
                     self._source = self._new_source()
