@@ -71,7 +71,7 @@ def results_prefix(job_id: str) -> str:
 
 def large_fields(record: Mapping[str, str]) -> list[str]:
     """Return the names of the fields that hold a marker."""
-    return [name for name in LARGE if record.get(name, "")[:1] == LARGE_MARK]
+    return [name for name in LARGE if name in record and record[name][:1] == LARGE_MARK]
 
 
 def set_apart(change: Change, record: dict[str, str], before: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -151,7 +151,8 @@ def progress_text(progress: object) -> str:
         raise InvalidInputError("progress", f"{progress!r:.40} is {kind}; must be a number from 0.0 to 1.0")
     if number > 1.0:
         _warn_of_percentage(number)
-    return repr(float(min(1.0, max(0.0, number))))
+        return "1.0"
+    return repr(float(number)) if number > 0.0 else "0.0"
 
 
 def _warn_of_percentage(progress: float) -> None:

@@ -240,7 +240,7 @@ class HeartbeatState:
 
     def _completed(self, one: ReportedRun, time: float) -> None:
         """Keep the profile of a completed run for later forecasts, and discard its kept results."""
-        cursors = from_json(one.sent.get("cursors", "{}")).values()
+        cursors = from_json(one.sent["cursors"]).values() if "cursors" in one.sent else ()
         steps = one.run._kept_steps
         self._parts.discard(one.run.job_id, cursors if steps is None else (*cursors, from_json(steps)))
         if "segments" in one.run._job.record:

@@ -120,29 +120,23 @@ class SyncConnection:
         self.pid = os.getpid()
 
     async def exchange(self, payload: bytes, replies: int, timeout: float) -> list[Any]:
-        connection = self._connection
         try:
-            connection.send_packed_command(_parts(payload), check_health=False)
-            read: list[Any] = []
-            while len(read) < replies:
-                if timeout != self._socket_timeout and not connection.can_read(timeout):
-                    raise exceptions.TimeoutError
-                read.append(self._reply())
+            self._connection.send_packed_command(_parts(payload), check_health=False)
+            read = [self._reply(timeout) for _ in range(replies)]
+            self._used = time.monotonic()
             return read
         except exceptions.TimeoutError:
             raise ConnectionLost(f"{self.node} did not reply within {timeout:g} s") from None
         except RedisError as error:
             raise ConnectionLost(f"{self.node}: {error}") from None
 
-    def _reply(self) -> Any:
+    def _reply(self, timeout: float) -> Any:
+        if timeout != self._socket_timeout and not self._connection.can_read(timeout):
+            raise exceptions.TimeoutError
         try:
             return self._connection.read_response(disable_decoding=True)
         except RedisError as error:
             return error_reply(error)
-
-    def rest(self) -> None:
-        """Record that the connection is idle from now on."""
-        self._used = time.monotonic()
 
     def is_sound(self) -> bool:
         """Return whether it belongs to this process and, if it was idle, has no unexpected data (such as its end)."""
@@ -219,7 +213,6 @@ class SyncConnectionPool:
 
     def release(self, link: RedisConnection) -> None:
         assert isinstance(link, SyncConnection)
-        link.rest()
         self._idle.append(link)
 
     acquire_blocking, release_blocking = acquire, release

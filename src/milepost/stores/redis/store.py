@@ -145,7 +145,7 @@ class RedisStore(NamespaceMethods):
             number, width = numbers[change.transition]
             head = f"{number}{'!' * answer}:{change.key or ''}" if answer or change.key else number
             args += (encode_id(job_id), head, change.operation_id)
-            args += [MISSING_VALUE if value is None else value for value in change.values[:width]]
+            args += _sent(change.values[:width])
         if leases:
             args += ("renew", *leases)
         while claim is None and args[-1] is MISSING_VALUE:  # values that are missing at the end are not sent
@@ -159,13 +159,14 @@ class RedisStore(NamespaceMethods):
             args += (number, len(starts))
             for start in starts:
                 args.append(start.operation_id)
-                args += [MISSING_VALUE if value is None else value for value in start.values[:width]]
+                args += _sent(start.values[:width])
         return called, args
 
     def _applied(self, writes: Sequence[Write], reply: list[Any] | bytes) -> ApplyResult:
         if isinstance(reply, bytes):  # one branch for all, of `lua_single_write` or `lua_new_records`
             now, branch = reply.split()
-            reply = [now, [int(branch)] * len(writes)]
+            self._saw(now)
+            return ApplyResult([_DONE[int(branch)]] * len(writes), [], None)
         self._saw(reply[0])
         outcomes = []
         for write, outcome in zip(writes, reply[1], strict=True):
@@ -349,6 +350,11 @@ def _parts(writes: Sequence[Write], claim: Claim | None) -> list[tuple[Sequence[
     """Split writes into as many as one script takes; the claim goes with the last part."""
     parts = [writes[at : at + WRITES_AT_ONCE] for at in range(0, len(writes), WRITES_AT_ONCE)]
     return [(part, claim if part is parts[-1] else None) for part in parts]
+
+
+def _sent(values: Sequence[Any]) -> Sequence[Arg]:
+    """Return the values of a change as arguments of the scripts."""
+    return [MISSING_VALUE if value is None else value for value in values] if None in values else values
 
 
 def _leases(leases: Sequence[tuple[str, str]], micros: int | None) -> list[Arg]:
