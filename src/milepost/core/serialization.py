@@ -76,8 +76,10 @@ def finite_number(value: object) -> int | float | None:
         return None
     if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
         value = value.item()  # type: ignore[attr-defined] # of scalars, also of `numpy.bool`
-    if isinstance(value, numbers.Integral):
-        number: int | float = int(value)
+    if type(value) is float or type(value) is int:  # without look-ups of abstract classes
+        number: int | float = value
+    elif isinstance(value, numbers.Integral):
+        number = int(value)
     elif isinstance(value, numbers.Real | Decimal):
         number = float(value)
     else:
