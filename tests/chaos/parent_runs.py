@@ -30,7 +30,9 @@ LEASE_SECONDS = 5
 SLOTS = 8
 """Slots of each worker."""
 LEAST_SECONDS = 6.0
-"""The least time in which both workers together run all children, which sleep for it."""
+"""The least time in which both workers together run many children, which sleep for it."""
+MOST_SECONDS = KILL_SECONDS / 2
+"""The longest sleep of a child: of a few children, longer ones would be killed again and again."""
 PATIENCE = 1800.0
 _PROGRAM = "tests.chaos.parent_runs"
 
@@ -58,8 +60,9 @@ def handlers(jobs: Jobs) -> None:
 
     @jobs.job("parent", max_attempts=10)
     def parent(run: Run, children: int) -> int:
+        sleeps = min(MOST_SECONDS, 2 * SLOTS * LEAST_SECONDS / children)
         for number in range(children):
-            run.submit_child(str(number), part, number=number, seconds=2 * SLOTS * LEAST_SECONDS / children)
+            run.submit_child(str(number), part, number=number, seconds=sleeps)
         joined = run.join()
         run.log("joined")
         return len(joined)
