@@ -109,7 +109,9 @@ _HOMES = {
     "run.scalar_types": ("Secret",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604 - the names of the table above are all text
+_OPTIONAL = frozenset(_HOMES["client"])
+"""The names that need an extra. `from milepost import *` works without it."""
+__all__ = ["__version__", *sorted(_HOME_OF.keys() - _OPTIONAL)]  # noqa: PLE0604 - the names of the table above are all text
 
 
 def __getattr__(name: str) -> Any:
@@ -122,4 +124,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*__all__, *_OPTIONAL])

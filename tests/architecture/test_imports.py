@@ -90,3 +90,11 @@ def loaded_by(statement: str) -> set[str]:
     program = f"import sys; before = set(sys.modules)\ntry:\n    {statement}\nfinally:\n    print('@', *(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd="/")
     return set(done.stdout.rpartition("@")[2].split())
+
+
+def test_all_names_are_imported_without_extras() -> None:
+    program = (
+        "import sys; sys.modules['httpx'] = None; from milepost import *; print(Jobs.__name__, 'Client' in globals())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout == "Jobs False\n"
