@@ -40,6 +40,26 @@ def test_usage_is_sum_of_all_attempts(manager: JobManager) -> None:
     assert job.record["usage"] == '{"tokens":1624000000,"usd":600000}'
 
 
+def test_amounts_below_a_millionth_add_up(manager: JobManager) -> None:
+    with manager.track("spend") as run:
+        for _ in range(100):
+            run.add_usage(tokens=1, usd=0.000_000_15, eur=0.000_001_5)
+    assert current(manager, run).usage == {"tokens": 100, "usd": 0.000_015, "eur": 0.000_15}
+
+
+def test_budget_ends_job_that_spends_less_than_millionths() -> None:
+    jobs = Jobs("memory://")
+
+    @jobs.job("spend")
+    def spend_tokens(run: Run) -> None:
+        for _ in range(1000):
+            run.add_usage(usd=0.000_000_15)
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(spend_tokens.options(budget={"usd": 0.000_1})), PATIENCE)
+    assert (job.status, job.usage) == ("failed", {"usd": 0.000_101})
+
+
 def test_heartbeat_writes_usage_and_lost_run_adds_nothing(manager: JobManager) -> None:
     def spend_after_loss(run: Run) -> None:
         run.add_usage(tokens=1)

@@ -16,10 +16,15 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 
 
 def millionths(amounts: Any, field: str) -> dict[str, int]:
+    """Return amounts in whole millionths, by name. Raises InvalidInputError as `exact_millionths`."""
+    return {name: round(amount) for name, amount in exact_millionths(amounts, field).items()}
+
+
+def exact_millionths(amounts: Any, field: str) -> dict[str, float]:
     """Return amounts in millionths, by name. Raises InvalidInputError with the field and the name of a wrong one."""
     if not isinstance(amounts, Mapping) or not amounts or len(amounts) > MAX_NAMES:
         raise InvalidInputError(field, f"{amounts!r:.60} must have 1 to {MAX_NAMES} amounts by name, as {{'usd': 5}}")
-    found = {}
+    found: dict[str, float] = {}
     for name, amount in amounts.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidInputError(field, f"{name!r:.60} is not a name of 1 to 40 letters, digits and underscores")
@@ -27,7 +32,7 @@ def millionths(amounts: Any, field: str) -> dict[str, int]:
         if number is None or not 0 <= number <= MAX_AMOUNT:
             shown = f"{amount!r}" if isinstance(amount, str) else safe_str(amount)
             raise InvalidInputError(field, f"{name}: {shown:.40} must be a number from 0 to {MAX_AMOUNT:.0e}")
-        found[name] = round(number * MILLION)
+        found[name] = number * MILLION
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from milepost.core.errors import BudgetExceededError, InvalidInputError, JobSuspended
 from milepost.core.ledger import MAX_SUM
-from milepost.core.usage import MAX_NAMES, MILLION, decode_millionths, encode_usage, exceeded, millionths
+from milepost.core.usage import MAX_NAMES, MILLION, decode_millionths, encode_usage, exact_millionths, exceeded
 from milepost.run.repeated_work import warn_of_repeated_work
 from milepost.run.steps import is_in_step, is_released
 
@@ -43,16 +43,21 @@ class Usage:
     def __init__(self, record: Mapping[str, str]) -> None:
         self._lock = threading.Lock()
         self._spent = decode_millionths(record.get("usage"))
+        self._rests: dict[str, float] = {}
+        """What was left when the amounts so far were rounded, by name; it goes into the next ones."""
 
-    def add(self, amounts: Mapping[str, int]) -> dict[str, int]:
+    def add(self, amounts: Mapping[str, float]) -> dict[str, int]:
         """Add amounts and return the sums. Raises InvalidInputError for too many names, or too large a sum."""
         with self._lock:
-            spent = {**self._spent, **{name: self._spent.get(name, 0) + n for name, n in amounts.items()}}
+            exact = {name: n + self._rests.get(name, 0) for name, n in amounts.items()}
+            added = {name: round(n) for name, n in exact.items()}
+            spent = {**self._spent, **{name: self._spent.get(name, 0) + n for name, n in added.items()}}
             if len(spent) > MAX_NAMES:
                 raise InvalidInputError("add_usage", f"{len(spent)} names, the limit of a job is {MAX_NAMES}")
             if max(spent.values()) > MAX_SUM:
                 raise InvalidInputError("add_usage", f"the sum of a job is limited to {MAX_SUM // MILLION:.0e}")
             self._spent = spent
+            self._rests.update((name, n - added[name]) for name, n in exact.items())
         return spent
 
     def text(self) -> str:
@@ -66,7 +71,7 @@ class UsageMixin:
     def add_usage(self, **amounts: float) -> None:
         """Add what the run has spent to the usage of its job: ``run.add_usage(tokens=812, usd=0.004)``.
 
-        Amounts are numbers from 0, kept as whole millionths, under up to 16 names. The sum of all attempts and segments is
+        Amounts are numbers from 0, kept as whole millionths, under up to 16 names. What rounding leaves goes into the next one. The sum of all attempts and segments is
         `usage` of the job. It never waits: the heartbeat writes the sum, so a killed process loses what it added since then.
 
         If the job has a `budget` (``handler.options(budget={"usd": 5})``) and has spent more of a name, it raises
@@ -80,7 +85,7 @@ class UsageMixin:
         """
         run = cast("Run", self)
         run._refuse_fork("add_usage")
-        spent = self._counted().add(millionths(amounts, "add_usage"))  # even if the run was stopped: it was spent
+        spent = self._counted().add(exact_millionths(amounts, "add_usage"))  # even if the run was stopped: it was spent
         if run._over_budget is None and (over := exceeded(spent, run._budget_of_usage)) is not None:
             run._over_budget = (
                 BudgetSpent(run.job_id) if self._asks else BudgetExceededError(f"budget: {over.text}; {REMEDY}")
