@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -368,6 +369,20 @@ async def test_pages_have_security_headers_and_relative_api(memory: AsyncJobMana
             for hostile in ("..%2f..%2fsite.py", "%2e%2e/site.py", "a%00.js", "job/x", "assets/", "a" * 300):
                 assert (await web.get(f"{path}{hostile}")).status_code == 404
             assert (await web.post(path)).status_code == 405
+
+
+async def test_files_have_no_ranges(memory: AsyncJobManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request without a key could ask for thousands of ranges, each of which was looked at, and sent with headers."""
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "a.js").write_text("let a = 1;")
+    monkeypatch.setattr("milepost.web.dashboard.STATIC", tmp_path)
+    app = create_app(memory, auth=auth.api_keys())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as web:
+        for path in ("/jobs/assets/a.js", "/api/milepost-watch.js"):
+            whole = await web.get(path)
+            part = await web.get(path, headers={"Range": "bytes=0-0,2-2"})
+            assert (part.status_code, part.content) == (200, whole.content)
+            assert "javascript" in part.headers["content-type"]
 
 
 async def test_root_redirects_to_the_dashboard(memory: AsyncJobManager) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from mimetypes import guess_type
 from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route as PlainRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -67,7 +68,9 @@ def add_dashboard(app: FastAPI, context: WebContext, dashboard: str) -> None:
         if path and _is_file(file) and file.is_relative_to(STATIC.resolve()) and file != index.resolve():
             # Built files have a content hash in their name, under assets/.
             keep = "public, max-age=31536000, immutable" if path.startswith("assets/") else "no-cache"
-            return FileResponse(file, headers={"Cache-Control": keep})
+            # Not a FileResponse, which lets anyone ask for thousands of ranges of the file.
+            kind = guess_type(file.name)[0] or "text/plain"
+            return Response(file.read_bytes(), media_type=kind, headers={"Cache-Control": keep})
         if path:
             return response(404, "Not Found")
         text = index.read_text("utf-8") if index.is_file() else _NOT_BUILT_PAGE

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from milepost.core import output
 from milepost.core.events import PATTERN, StreamPosition
@@ -115,11 +115,11 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
             allowed=context.authenticator.revalidator(request, READ),
         )
 
-    @router.get("/api/milepost-watch.js", response_class=FileResponse, tags=["streams"],
+    @router.get("/api/milepost-watch.js", response_class=Response, tags=["streams"],
                 summary="Get an ES module that shows a job live on your own page")  # fmt: skip
     async def watch_module() -> Response:
         headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
-        return FileResponse(WATCH, media_type="text/javascript", headers=headers)
+        return Response(WATCH.read_bytes(), media_type="text/javascript", headers=headers)
 
     @router.get(
         "/api/events",

@@ -93,6 +93,7 @@ def header_timeout_protocol(seconds: float) -> type[asyncio.Protocol]:
 
 GZIP_LEVEL = 5
 GZIP_MINIMUM_BYTES = 1000
+_STREAMS = ("/events", "/output")
 
 
 class Compressed:
@@ -105,7 +106,7 @@ class Compressed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Earlier releases of starlette would buffer a stream to compress it. Without gzip the middleware is only a cost;
         # a cache may give the uncompressed response, which has no Vary, to every client.
-        is_plain = scope["type"] != "http" or scope["path"].endswith("/events") or not _accepts_gzip(scope)
+        is_plain = scope["type"] != "http" or scope["path"].endswith(_STREAMS) or not _accepts_gzip(scope)
         await (self._plain if is_plain else self._compressed)(scope, receive, send)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
-from milepost.core.serialization import from_micros
+from milepost.core.serialization import from_micros, single_line
 from milepost.stores.ids import new_job_id
 from milepost.stores.protocol import Store
 from milepost.web.security.principals import Principal
@@ -19,7 +19,7 @@ RETENTION_SECONDS = 90 * 86_400.0
 
 async def audit(store: Store, principal: Principal, action: str, subject: str = "", **details: object) -> None:
     """Record that a principal performed an action on a subject."""
-    actor = principal.id or "anonymous"
+    actor = single_line(principal.id or "anonymous")  # a custom `auth` may return any text
     entry = {
         "at": from_micros(await store.now()).isoformat(),
         "by": actor,
