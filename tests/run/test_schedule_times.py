@@ -117,7 +117,7 @@ def test_upcoming_ticks_begin_with_the_next_one() -> None:
         ({"cron": "61 * * * *"}, "cron: '61 * * * *': bad minute; use five fields"),
         ({"cron": "* * * *"}, "cron: '* * * *' has 4 fields; use five fields"),
         ({"cron": "0 0 0 * * *"}, "has 6 fields"),
-        ({"cron": "@daily"}, "has 1 fields"),
+        ({"cron": "@daily"}, "has 1 field; use five"),
         ({"cron": "0 0 30 2 *"}, "cron: '0 0 30 2 *': bad day-of-month"),
         ({"cron": "0 0 31 4,6,9 *"}, "bad day-of-month"),
         ({"cron": ""}, "has 0 fields"),

@@ -9,6 +9,7 @@ from heapq import merge
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from milepost.core.activity import plural
 from milepost.core.errors import InvalidInputError, MissingExtraError
 from milepost.core.schedule import Schedule
 from milepost.core.serialization import seconds
@@ -59,7 +60,7 @@ class CronTicks:
             raise MissingExtraError("schedule", "a schedule with cron") from error
         self._simulate, self._cron, self._zone = CronSim, cron, zone
         if len(cron.split()) != 5:
-            raise InvalidInputError("cron", f"{cron!r:.80} has {len(cron.split())} fields; {_CRON_HELP}")
+            raise InvalidInputError("cron", f"{cron!r:.80} has {plural(len(cron.split()), 'field')}; {_CRON_HELP}")
         self._repeats = any(field.startswith("*") for field in cron.split()[:2])
         try:
             found = next(iter(CronSim(cron, datetime.now(zone))), None)
