@@ -297,6 +297,24 @@ def test_message_before_previous_stop_is_resent(scene: OutageFixture) -> None:
     assert scene.job(job_id).status == "completed"
 
 
+def test_message_before_stop_of_superseded_job_is_resent(scene: OutageFixture) -> None:
+    """A job that had superseded another one, whose code was still stopping, waited for an hour."""
+    old = scene.jobs.submit(scene.job_type, unique_key="report").job_id
+    scene.gate.clear()
+    running = threading.Thread(target=_until_stopped, args=(scene, old))
+    running.start()
+    until(lambda: scene.job(old).status == "running")
+    new = scene.jobs.submit(scene.job_type, unique_key="report", on_duplicate="supersede").job_id
+    with pytest.raises(NotDelivered):
+        scene.deliver(new)
+    before = len(scene.task_queue.messages)
+    scene.gate.set()
+    running.join(PATIENCE)
+    until(lambda: len(scene.task_queue.messages) > before)
+    assert scene.deliver(new) == 1
+    assert scene.job(new).status == "completed"
+
+
 def _until_stopped(scene: OutageFixture, job_id: str) -> None:
     with suppress(RunStop, NotDelivered):
         scene.deliver(job_id)

@@ -17,6 +17,7 @@ from milepost.core.errors import (
     StoreError,
 )
 from milepost.core.job import FailureKind, Job, JobStatus
+from milepost.core.placement import starts_at
 from milepost.core.transitions import plan_deliver, plan_dispatched, plan_undispatchable
 from milepost.run.execution import Ended, LeasedExecution
 from milepost.run.heartbeat_state import PendingReport
@@ -138,11 +139,19 @@ class MessageExecution(LeasedExecution):
         if outcome.accepted and job is not None and self._is_mine(job):
             return await self._renewed(job)
         log.info("job %s: delivery rejected: %s", self._job_id, job.status if job is not None else "gone")
-        if job is not None and job.status is JobStatus.PENDING and "stop_token" in job.record:
+        if job is not None and job.status is JobStatus.PENDING and (why := self._awaited_stop(job)):
             # This delivery uses up the message: the sweeper sends another one when the code has stopped.
-            again = plan_undispatchable(new_operation_id(), 0, "the code of the previous run has not stopped yet")
+            again = plan_undispatchable(new_operation_id(), 0, f"{why} has not stopped yet")
             await self._apply_with_retries([Write(self._job_id, again, answer=False)], START_TIMEOUT)
         raise NotDelivered(job)
+
+    def _awaited_stop(self, job: Job) -> str:
+        """Return whose code may have kept a pending job from its start, or ""."""
+        if "stop_token" in job.record:
+            return "the code of the previous run"
+        start = starts_at(job.record)
+        may_start = start is not None and start <= self.runtime.clock.time() * 1_000_000
+        return "the code of an earlier job with its unique key" if may_start and "unique_key" in job.record else ""
 
     def _start_write(self) -> Write:
         lease = self._app.settings.lease_micros
