@@ -158,6 +158,26 @@ async def test_repeated_submit_does_not_supersede_itself(
     assert await jobs.count_jobs() == 1
 
 
+async def test_lost_submit_is_repeated_after_clock_stepped_back(
+    app: httpx.AsyncClient, jobs: AsyncJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*args: Any, **options: Any) -> Any:
+        raise StoreUnavailableError("it went away when the job was recorded")
+
+    real_now = jobs.store.now
+
+    async def ahead() -> int:
+        return await real_now() + 600_000_000
+
+    headers = {"Idempotency-Key": "ahead"}
+    with monkeypatch.context() as patches:
+        patches.setattr(jobs.store, "now", ahead)
+        patches.setattr(jobs.store, "apply", fail)
+        assert (await app.post("/api/jobs", json=BODY, headers=headers)).status_code == 503
+    assert (await app.post("/api/jobs", json=BODY, headers=headers)).status_code == 201
+    assert await jobs.count_jobs() == 1
+
+
 async def test_refused_submit_frees_its_idempotency_key(app: httpx.AsyncClient) -> None:
     headers = {"Idempotency-Key": "later"}
     assert (await app.post("/api/jobs", json={"job_type": "unheard"}, headers=headers)).status_code == 422
