@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
+import multiprocessing
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.simulation.known_bugs import BUGS
@@ -24,6 +27,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run one seed and print its trace")
     parser.add_argument("--policy", choices=("pct", "random"), default="pct", help="how faults are chosen")
     parser.add_argument("--bug", choices=tuple(BUGS), help="put back a bug that milepost had")
+    parser.add_argument("--processes", type=int, default=1, help="number of processes that run seeds (default: 1)")
     parser.add_argument("--lines", type=int, default=80, help="number of lines of a trace to print")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -40,20 +44,29 @@ def run_many(options: argparse.Namespace) -> int:
     state = json.loads(STATE.read_text()) if STATE.exists() else {}
     first = options.first if options.first is not None else state.get(options.policy, 0) + 1
     began, steps, simulated = time.monotonic(), 0, 0.0
-    for seed in range(first, first + options.seeds):
-        outcome = run_seed(seed, policy=options.policy, bug=options.bug)
+    for outcome in outcomes(range(first, first + options.seeds), options):
         steps, simulated = steps + outcome.steps, simulated + outcome.simulated
         if outcome.violation is not None:
             show(outcome, options)
             return 1
         if options.bug is None and options.first is None:
-            STATE.write_text(json.dumps({**state, options.policy: seed}))
+            STATE.write_text(json.dumps({**state, options.policy: outcome.seed}))
     seconds = time.monotonic() - began
     print(
         f"seeds {first} to {first + options.seeds - 1} ({options.policy}): no violation, in {seconds:.0f} s "
         f"({options.seeds / seconds:.1f} seeds/s, {simulated / seconds:.0f} simulated s per s, {steps / seconds:.0f} steps/s)"
     )
     return 0
+
+
+def outcomes(seeds: range, options: argparse.Namespace) -> Iterator[Outcome]:
+    """Run seeds, and yield their outcomes in order."""
+    run = functools.partial(run_seed, policy=options.policy, bug=options.bug)
+    if options.processes == 1:
+        yield from map(run, seeds)
+        return
+    with multiprocessing.Pool(options.processes) as pool:
+        yield from pool.imap(run, seeds, chunksize=8)
 
 
 def show(failed: Outcome, options: argparse.Namespace) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from milepost import Jobs
 from milepost.core.errors import MilepostError, OutcomeUnknownError, StoreUnavailableError
 from milepost.core.values import JobStatus
-from tests.simulation.job_types import LIMITED_BY_KEY, SUBMITTED, WITH_DEPENDENCIES
+from tests.simulation.faults import GLITCH_SECONDS, Faults
+from tests.simulation.job_types import LIMITED_BY_KEY, QUEUED, SUBMITTED, WITH_DEPENDENCIES
+from tests.simulation.network import DELAYS
 from tests.simulation.world import Process, World
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ ACTIONS = (
 )
 MORE_ACTIONS = (*ACTIONS, "delete tick", "cancel tracked")
 """The actions in runs with dependencies."""
+RARE_ACTIONS = ("late submit", "late submit", "cancel awaited", "cancel awaited")
+"""The actions that only some runs have, since they take their time."""
 REASONS = (None, "timeout", "shutdown")
 """The reasons of a cancel: none, and words that milepost itself writes."""
 LATE_SECONDS = 4.0
@@ -44,6 +49,11 @@ def call(simulation: Simulation, process: Process) -> None:
     world, rules, choose = simulation.world, simulation.rules, simulation.world.choose
     jobs, mine, turn = simulation.jobs(process), list[str](), 0
     types, actions = (WITH_DEPENDENCIES, MORE_ACTIONS) if simulation.has_dependencies else (SUBMITTED, ACTIONS)
+    queue_jobs = simulation.queue_jobs(process) if simulation.broker is not None else jobs
+    if simulation.broker is not None:
+        types = (*types, *QUEUED[:4], *QUEUED)
+    if simulation.has_rare_orders:
+        actions = (*actions, *RARE_ACTIONS)
     paused = set[str]()
     has_schedule = simulation.has_dependencies and process.name == "caller-0"
     if has_schedule:
@@ -89,13 +99,14 @@ def call(simulation: Simulation, process: Process) -> None:
                 number = choose(f"n:{name}", 6)
                 if job_type in LIMITED_BY_KEY:
                     options |= {"limit_key": LIMIT_KEY, "partition": "ab"[number % 2]}
-                job = jobs.submit(job_type, {"n": number}, **options)
+                job = (queue_jobs if job_type in QUEUED else jobs).submit(job_type, {"n": number}, **options)
                 rules.acknowledged[job.job_id] = job.job_type
                 mine.append(job.job_id)
             elif mine and action == "cancel":
                 jobs.cancel_job(one_of_mine(4), REASONS[turn % len(REASONS)])
             elif mine and action == "retry":
-                jobs.retry_job(one_of_mine(6))
+                job_id = one_of_mine(6)
+                (queue_jobs if turn % 2 else jobs).retry_job(job_id)  # with and without a dispatch by this process
             elif mine and action == "delete":
                 job_id = one_of_mine(4)
                 mine.remove(job_id)
@@ -112,6 +123,13 @@ def call(simulation: Simulation, process: Process) -> None:
                 job_id = jobs.submit("quick", {"n": 0}).job_id
                 rules.deleted.add(job_id)
                 jobs.delete_job(job_id)
+            elif action == "late submit":
+                _delete_before_late_copy(simulation, jobs)
+            elif action == "cancel awaited":
+                awaited = jobs.submit("deaf", {"n": 1}, limit_key=LIMIT_KEY, partition="b").job_id
+                mine.append(jobs.submit("quick", {"n": 0}, after=[awaited], on_failure="run").job_id)
+                world.sleep(1.0)
+                jobs.cancel_job(awaited)
             elif action == "cancel suspect":
                 for job_id in newest(lambda record: "suspect" in record and record["status"] == "running"):
                     jobs.cancel_job(job_id)
@@ -125,6 +143,22 @@ def call(simulation: Simulation, process: Process) -> None:
     world.sleep(LATE_SECONDS)
     for job_id in sorted(paused):
         _until_answered(world, lambda: jobs.resume(job_id))  # noqa: B023
+
+
+def _delete_before_late_copy(simulation: Simulation, jobs: Jobs) -> None:
+    """Submit and delete a job, and let the clock step ahead; a copy of the submit arrives after that."""
+    world, server = simulation.world, simulation.server
+    if not simulation.rules.server_was_up(2 * simulation.settings.lease):
+        return  # runs that could not renew their leases in an outage are lost when the clock steps ahead soon after it
+    if world.current is not None and isinstance(simulation.conditions, Faults):
+        simulation.conditions.late_once.add(world.current.name)
+    job_id = jobs.submit("quick", {"n": 0}).job_id
+    simulation.rules.deleted.add(job_id)
+    jobs.delete_job(job_id)
+    server.step_clock(GLITCH_SECONDS)
+    world.sleep(DELAYS[-1])
+    server.step_clock(-GLITCH_SECONDS)
+    server.fail_over(0.2)
 
 
 def _until_answered(world: World, request: Callable[[], object]) -> None:
@@ -142,9 +176,12 @@ def _until_answered(world: World, request: Callable[[], object]) -> None:
 def inspect(simulation: Simulation, process: Process) -> None:
     """Submit a job, walk through the list in pages, and read the counts."""
     jobs = simulation.jobs(process)
-    manager, probe = jobs.manager, jobs.submit("quick", {"n": 0})
+    manager, probes = jobs.manager, [jobs.submit("quick", {"n": 0})]
+    if simulation.broker is not None:
+        probes.append(simulation.queue_jobs(process).submit("queued", {"n": 0}))
     simulation.world.sleep(1.0)
-    simulation.rules.rest.at_end_of_probe(jobs.wait(probe, timeout=0.5).status.value)
+    for probe in probes:
+        simulation.rules.rest.at_end_of_probe(jobs.wait(probe, timeout=0.5).status.value)
     page = manager.find(limit=7)
     listed = [job.job_id for job in page.jobs]
     while page.next_cursor:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from milepost.core.placement import PAUSED
 from milepost.run.process_identity import process_of_worker
 from milepost.run.sweeper import MAX_UNCHARGED_CRASHES
 
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 CHANGE_RULES = {
     "blame-is-fair": "P2: a crash is charged to the only job of its process, and to none of several",
     "deadline-holds": "I18: no first start after the deadline, no failure for it before",
+    "crash-loop-is-named": "P2: a job that fails because of its crashes says so, and no other one does",
     "lines-need-a-lease": "P3: log lines are accepted from a run that has its lease, or is stopping",
     "receipt-is-true": "P4: a receipt tells how code stopped: never started, had returned, or is still to stop",
+    "pause-can-be-undone": "a pause stops runs of workers only, and a resume lets go what a pause has held",
+    "receipt-has-its-stop": "P4: a receipt is that of the run that was stopped",
     "recovered-when-over": "I6: a run is recovered only when its lease has ended",
 }
 DECIDED_WITHIN = 20_000_000
@@ -34,6 +38,8 @@ class ChangeRules:
         """When the run of a token ended in its record, other than by a crash."""
         self._shared: set[str] = set()
         """The processes that have lost a lease while they had others."""
+        self._draining: dict[str, str] = {}
+        """The token of the draining lease of each job."""
 
     def on_write(self, job_id: str, change: Any, old: Mapping[str, str], new: Mapping[str, str]) -> None:
         """Check an accepted write; `new` is empty if it removed the record."""
@@ -43,6 +49,14 @@ class ChangeRules:
             self._runs_of[process_of_worker(new["worker"])].add(new["token"])
         if name in ("log", "overrun") and change.values[0] not in (new.get("token"), stop.token if stop else None):
             self._fail("lines-need-a-lease", f"{name} was accepted without a lease")
+        draining = self._draining.pop(job_id, None)
+        if stop is not None:
+            self._draining[job_id] = stop.token
+        if name == "receipt":
+            self._check_stop(change.values[0], draining, old, new)
+        is_undone = name == "resume_paused" and old.get("held") != PAUSED
+        if is_undone or (name == "pause" and old["status"] == "running" and old["run_by"] != "worker"):
+            self._fail("pause-can-be-undone", f"{name} of a {old['status']} job, run by {old['run_by']}")
         if name in ("cancel", "cancel_orphan", "release_held") and new.get("status") == "cancelled":
             self._check_receipt(old, new, is_stopping=stop is not None)
         if (
@@ -81,6 +95,21 @@ class ChangeRules:
         if said not in (true, "still_running" if is_stopping else true):
             self._fail("receipt-is-true", f"the receipt of a {old['status']} job says {said}, not {true}")
 
+    def _check_stop(self, token: str, draining: str | None, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+        """Check a receipt: the lease with its token was draining, or had been given up."""
+        is_of_last = old.get("stop_token") == token
+        is_shown = any(old.get(field) != new.get(field) for field in ("stopped", "stop_how", "stop_confirmed"))
+        was_given_up = is_of_last and old.get("stop_how") == "lease_expired"
+        if not (draining == token or was_given_up) or (is_shown and not is_of_last):
+            self._fail("receipt-has-its-stop", f"the draining lease was {draining}, the receipt is that of {token}")
+
+    def _check_loop(self, old: Mapping[str, str], new: Mapping[str, str], *, is_charged: bool) -> None:
+        """Check whether the error of a lost job names a crash loop."""
+        crashes = int(old.get("crashes", 0)) + 1
+        is_loop = is_charged and new["status"] == "failed" and crashes > 1
+        if is_loop != new.get("error", "").startswith(f"crashed {crashes} times"):
+            self._fail("crash-loop-is-named", f"crash {crashes}, the job is {new['status']}: {new.get('error')}")
+
     def _check_blame(self, old: Mapping[str, str], new: Mapping[str, str]) -> None:
         """Check that a job whose run was lost alone is charged: at the second loss, if its code may not have begun."""
         times = int(old.get("suspect", 0))
@@ -90,6 +119,8 @@ class ChangeRules:
         is_charged = int(new.get("crashes", 0)) > int(old.get("crashes", 0)) or new["status"] == "failed"
         was_renewed = int(old["lease"]) - int(old["started"]) > self._rules.settings.lease_micros
         was_renewed |= int(old.get("updated", 0)) > int(old["started"])
+        if old.get("on_lost") != "fail" and old["run_by"] != "track":
+            self._check_loop(old, new, is_charged=is_charged)
         if not is_charged and process not in self._shared and (times or was_renewed):
             self._fail("blame-is-fair", f"a crash was not charged to the only job of its process (suspect {times})")
         if is_charged and not times and not was_renewed and old["run_by"] == "worker" and old.get("on_lost") != "fail":
@@ -97,5 +128,5 @@ class ChangeRules:
         has_left = int(old.get("crashes", 0)) + 1 < int(old.get("max_crashes") or 1)
         if new["status"] == "failed" and old["run_by"] == "worker" and old.get("on_lost") != "fail" and has_left:
             self._fail("blame-is-fair", f"a job failed at crash {old.get('crashes', 0)} + 1 of {old['max_crashes']}")
-        if times >= MAX_UNCHARGED_CRASHES and not is_charged:
+        if times >= (1 if old["run_by"] == "external" else MAX_UNCHARGED_CRASHES) and not is_charged:
             self._fail("blame-is-fair", f"a crash was not charged after {times} others")

@@ -23,6 +23,7 @@ from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Write
 from milepost.stores.retention import OPEN
 from milepost.stores.sync_bridge import run_sync
+from milepost.web.api import submit
 from milepost.worker.worker_state import WorkerState
 from tests.simulation.known_bugs import Patches, bug
 
@@ -377,3 +378,21 @@ def _no_ticks() -> Patches:
         return 0
 
     return [mock.patch.object(sweeper, "fire_due", fire_nothing)]
+
+
+@bug("repeated reason", "the reason why a job is not dispatched is told again", "reason-is-new")
+def _repeated_reason() -> Patches:
+    holds = operations.holds
+    return [
+        mock.patch.object(
+            operations, "holds", lambda guard, *rest: guard[:2] == ("ne", "stalled") or holds(guard, *rest)
+        )
+    ]
+
+
+@bug("no keys", "a request that is repeated makes another job", "one-job-per-request")
+def _no_keys() -> Patches:
+    async def make_again(store: Any, principal: Any, key: Any, body: Any, new_id: Any, make: Any) -> Any:
+        return await make(new_id())
+
+    return [mock.patch.object(submit, "run_once", make_again)]

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 FAULTS = ("kill", "pause", "cut", "restart", "outage", "clock_ahead", "clock_glitch", "failover", "drain", "backlog")
-VICTIMS = ("worker-0", "worker-1", "server", "tracker-0", "tracker-1")
+VICTIMS = ("worker-0", "worker-1", "server", "tracker-0", "tracker-1", "consumer-0", "consumer-1")
 SECONDS = (1.0, 4.0, 10.0)
 CUT_SECONDS = (2.5, 9.0)
 """How long a process may be cut off whose request was applied, but not answered."""
 RETURN_SECONDS = (0.5, 2.0, 8.0)
 """Seconds until a killed process starts again."""
 GLITCH_SECONDS = 600.0
+SHARES = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3)
+"""How long outages take that come one soon after another, in leases."""
 
 LOSS, CRASH, PAUSE = 0.006, 0.0003, 0.0004
 RANDOM_DELAY = 0.03
@@ -38,12 +40,15 @@ class Faults(Conditions):
         self._choose = simulation.world.choose
         self._is_pct = policy == "pct"
         self._slow: set[str] = set()
+        self.late_once: set[str] = set()
+        """The threads whose next request arrives late."""
         self._turn = 0
         self.is_active = True
         self._chance = 0.2
-        kinds: tuple[str, ...] = FAULTS
+        more = ("broker_outage",) * (simulation.broker is not None) + ("outages",) * (4 * simulation.has_rare_orders)
+        all_kinds = kinds = (*FAULTS, *more)
         if self._choose("swarm", 2, 0.7):  # few kinds of faults, and often
-            kinds = tuple(kind for kind in FAULTS if self._choose(f"swarm:{kind}", 3) == 1) or FAULTS
+            kinds = tuple(kind for kind in all_kinds if self._choose(f"swarm:{kind}", 3) == 1) or all_kinds
             self._chance = (0.2, 0.4, 0.1)[self._choose("swarm:chance", 3)]
         self._kinds = kinds
         self._world.post(1_000_000, self._tick)
@@ -57,6 +62,10 @@ class Faults(Conditions):
     def delay(self, direction: str, thread: str) -> float:
         if not self.is_active:
             return DELAYS[0]
+        if direction == "there" and thread in self.late_once:
+            self.late_once.discard(thread)
+            self._disturb(thread)
+            return DELAYS[-1]
         chance = (SLOW_DELAY if thread in self._slow else 0.0) if self._is_pct else RANDOM_DELAY
         choice = self._choose(f"{direction}:{thread}", len(DELAYS), chance)
         if choice > 2:
@@ -135,8 +144,21 @@ class Faults(Conditions):
                 server.fail_over(0.5)
             case "drain":
                 self._simulation.drain(victim)
+            case "outages":
+                self._stop_again(3)
+            case "broker_outage":
+                if self._simulation.broker is not None:
+                    self._simulation.broker.stop(seconds)
             case "backlog":
                 self._simulation.add_undispatched(6)
+
+    def _stop_again(self, times: int) -> None:
+        """Let the server be unavailable several times within a few leases, each time for less than a lease."""
+        lease = self._simulation.settings.lease
+        seconds, pause = (lease * SHARES[self._choose(f"{name} of outages", len(SHARES))] for name in ("time", "pause"))
+        self._simulation.server.stop(seconds)
+        if times > 1:
+            self._world.post((seconds + pause / 2) * 1e6, lambda: self.is_active and self._stop_again(times - 1))
 
     def _end_glitch(self) -> None:
         self._simulation.server.step_clock(-GLITCH_SECONDS)

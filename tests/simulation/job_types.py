@@ -15,6 +15,7 @@ from tests.simulation.world import World
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
+    from tests.simulation.task_queue import Broker
 
 _ALONE = ("quick", "long", "flaky", "threaded", "deaf", "limited", "patient", "poison")
 JOB_TYPES = (*_ALONE, "sleeper", "parent")
@@ -22,7 +23,9 @@ SUBMITTED = (*_ALONE[:-1], *_ALONE)
 """The types by frequency: few jobs kill their worker."""
 WITH_DEPENDENCIES = (*SUBMITTED, "sleeper", "sleeper", "parent", "parent", "parent")
 """The types in runs with children, suspensions, `after` and a schedule."""
-MAX_ATTEMPTS = {"long": 2, "patient": 2, "flaky": 3, "parent": 2}
+MAX_ATTEMPTS = {"long": 2, "patient": 2, "flaky": 3, "parent": 2, "queued_flaky": 3, "queued_long": 2}
+QUEUED = ("queued", "queued_long", "queued_flaky", "queued_deaf", "queued_sleeper", "queued_poison", "queued_refused")
+"""The types that a task queue runs."""
 LIMITED_BY_KEY = ("threaded", "deaf")
 LIMITS = {"limited": 1}
 """The most concurrent runs of a type."""
@@ -102,13 +105,62 @@ def register(handlers: Handlers, simulation: Simulation) -> None:
         handlers.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1), concurrency=LIMITS.get(name))(watched)
 
 
+def register_queued(handlers: Handlers, simulation: Simulation, broker: Broker) -> None:
+    """Register the handlers of the task queue. They serve all its processes."""
+    world, rules = simulation.world, simulation.rules
+
+    def queued(run: Run, n: int = 0) -> int:
+        broker.work((0.02, 0.3, 2.0)[n % 3])
+        return n
+
+    def queued_long(run: Run, n: int = 0) -> None:
+        """Continue from the last checkpoint."""
+        start = run.last_checkpoint if run.last_checkpoint is not None else -1
+        for step in range(start + 1, 4):
+            broker.work(1.9)
+            run.progress(step / 4)
+            run.checkpoint(step)
+            rules.on_checkpoint(run, step)
+
+    def queued_flaky(run: Run, n: int = 0) -> None:
+        """Fail at the first two attempts."""
+        broker.work(0.05)
+        if run.attempt < 3:
+            raise ValueError("not yet")
+
+    def queued_deaf(run: Run, n: int = 0) -> None:
+        """Look for no stop. The task queue can end it, or not."""
+        (broker.work, world.sleep)[n % 2](9.0)
+
+    def queued_sleeper(run: Run, n: int = 0) -> None:
+        """Keep a value before each suspension."""
+        for nap in range(1 + n % 2):
+            key = f"value {nap}"
+            value = run.step(key, lambda: world.entropy.randrange(1 << 30))
+            rules.dependencies.on_step(run, key, value)
+            run.sleep(f"nap {nap}", 1.5)
+
+    def queued_poison(run: Run, n: int = 0) -> None:
+        """Kill the process."""
+        broker.work(0.05)
+        simulation.kill(world.process())
+
+    def queued_refused(run: Run, n: int = 0) -> None:
+        """Never run: the task queue refuses it."""
+
+    for handler in (queued, queued_long, queued_flaky, queued_deaf, queued_sleeper, queued_poison, queued_refused):
+        name = handler.__name__
+        handlers.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1))(_watched(handler, rules, world))
+
+
 def _watched(handler: Callable[..., Any], rules: Rules, world: World) -> Callable[..., Any]:
     """Return a handler that tells the rules when its code begins and ends."""
 
     @contextmanager
     def watch(run: Run) -> Iterator[None]:
         process, returned = world.process(), False
-        reported = process.memory["worker"]._loop.heartbeat._state.runs.get(run.token)
+        heartbeat = process.memory.get("heartbeat") or process.memory["worker"]._loop.heartbeat
+        reported = heartbeat._state.runs.get(run.token)
         rules.on_begin(run, process, None if reported is None else reported.renewed_at)
         try:
             yield

@@ -18,6 +18,8 @@ from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import SweepResult
 from milepost.stores.sweep import Hold
+from milepost.web.api import submit
+from milepost.worker.message_execution import MessageExecution
 from milepost.worker.worker_loop import WorkerLoop
 from milepost.worker.worker_state import Step, WorkerState
 
@@ -297,3 +299,25 @@ def _starved_sweep() -> Patches:
 )
 def _short_tombstones() -> Patches:
     return [mock.patch.object(operation_ids, "KEPT_MICROS", 60_000_000)]
+
+
+# --- task queues and HTTP ---
+
+
+@bug(
+    "used message",
+    "the message of a job is used up while an earlier job with its unique key is stopping",
+    "delivery-leaves-a-message",
+)
+def _used_message() -> Patches:
+    awaited_stop = MessageExecution._awaited_stop
+
+    def of_itself(self: Any, job: Any) -> str:
+        return awaited_stop(self, job) if "stop_token" in job.record else ""
+
+    return [mock.patch.object(MessageExecution, "_awaited_stop", of_itself)]
+
+
+@bug("locked key", "an idempotency key is in progress until the clock reaches a time ahead", "requests-are-answered")
+def _locked_key() -> Patches:
+    return [mock.patch.object(submit, "abs", lambda value: value, create=True)]

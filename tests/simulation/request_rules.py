@@ -57,7 +57,7 @@ class RequestRules:
     def on_call(self, process: Process, method: str, kwargs: Any) -> None:
         """Check a request before it is sent for the first time."""
         settings = self._rules.settings
-        kind = f"{method} {kwargs.get('task_queue')}"
+        kind = self._kind(method, kwargs)
         key = (process.pid, kind)
         spacing = {
             "sweep": settings.sweep_interval,
@@ -78,6 +78,11 @@ class RequestRules:
             self._fail("requests-are-spaced", f"{process.name} swept beside others")
         self._asked_at[key] = self._world.now
 
+    def _kind(self, method: str, kwargs: Any) -> str:
+        """Return what spaces its requests by itself: a process may have two threads that sweep and purge."""
+        thread = self._world.current.name if self._world.current is not None and method != "heartbeat" else ""
+        return f"{method} {kwargs.get('task_queue')} {thread}"
+
     def on_request(self, method: str, args: Any, kwargs: Any, answer: Any) -> None:
         """Note what the store has answered."""
         pid = self._server.requesting.pid if self._server.requesting is not None else 0
@@ -91,7 +96,7 @@ class RequestRules:
     def on_reply(self, process: Process, method: str, kwargs: Any, reply: Any) -> None:
         """Note whether the reply says that there is more to do."""
         if method in ("sweep", "purge"):
-            key = (process.pid, f"{method} {kwargs.get('task_queue')}")
+            key = (process.pid, self._kind(method, kwargs))
             (self._is_behind.add if reply.more else self._is_behind.discard)(key)
 
     def on_purge(self, removed: dict[str, Any]) -> None:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from milepost.core.placement import starts_at
 from milepost.core.transitions.table import ACTIVE
 from milepost.core.values import JobStatus
+from milepost.run.sweeper import UNDISPATCHED_AFTER
+from tests.simulation.task_queue import NAME
 
 if TYPE_CHECKING:
     from tests.simulation.rules import Rules
 
 REST_RULES = {
+    "absence-is-told": "a job whose task queue no process has says so after a while",
     "acknowledged-is-kept": "P1, I7: a job whose submit was answered exists until it is deleted",
     "counts-match": "P6, I12: the counts equal the records",
     "every-job-ends": "P2, I22: at rest every job has ended",
@@ -39,15 +42,15 @@ class RestRules:
     def unfinished(self) -> Iterator[Mapping[str, str]]:
         """Yield the records of the jobs that are to end by themselves and have not.
 
-        A job that was scheduled while the server's clock was ahead waits until then; it is left out, and so is a job that
-        waits for another one, which is looked at by itself.
+        A job that was scheduled, or is to be dispatched again, by a clock that was ahead waits until then; it is left out,
+        and so is a job that waits for another one, which is looked at by itself.
         """
         now = self._server.memory.tick()
         for record in self._server.memory.records.values():
             if (
                 record["status"] in ACTIVE
-                and record["run_by"] != "external"
-                and (starts_at(record) or 0) <= now + SCHEDULED_WITHIN
+                and (record["run_by"] != "external" or record["task_queue"] == NAME)
+                and max(starts_at(record) or 0, int(record.get("stale", 0))) <= now + SCHEDULED_WITHIN
                 and not self._rules.dependencies.waits(record)
             ):
                 yield record
@@ -75,6 +78,14 @@ class RestRules:
         if self._world.now - self._swept_at > (3 * self._rules.settings.sweep_interval + 2) * 1e6:
             self._fail("sweeps-take-place", f"no sweep for {(self._world.now - self._swept_at) / 1e6:.0f} s")
 
+        for record in records.values():
+            is_elsewhere = (
+                record["run_by"] == "external" and record["task_queue"] != NAME and record["status"] in ACTIVE
+            )
+            long_ago = memory.tick() - UNDISPATCHED_AFTER - 1e6 * (3 * self._rules.settings.sweep_interval + 2)
+            if is_elsewhere and "stalled" not in record and int(record.get("stale", long_ago)) < long_ago:
+                self._fail("absence-is-told", f"a job waits for {record['task_queue']}, and does not say so")
+        self._rules.http.at_rest()
         self._rules.requests.at_rest()
         self._rules.runs.at_rest()
 

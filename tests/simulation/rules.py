@@ -15,8 +15,10 @@ from milepost.run.run import Run
 from milepost.settings import Settings
 from tests.simulation.change_rules import CHANGE_RULES, ChangeRules
 from tests.simulation.dependency_rules import DEPENDENCY_RULES, DependencyRules
+from tests.simulation.http import HTTP_RULES, HttpRules
 from tests.simulation.limit_rules import over_limit
 from tests.simulation.network import Server
+from tests.simulation.queue_rules import QUEUE_RULES, QueueRules
 from tests.simulation.request_rules import REQUEST_RULES, RequestRules
 from tests.simulation.rest_rules import REST_RULES, RestRules
 from tests.simulation.run_rules import REPLY_WITHIN, RUN_RULES, RunRules
@@ -31,7 +33,7 @@ RULES = {
     "checkpoint-grows": "P7: a checkpoint never goes back",
     "completed-code-returned": "I2: a job completes only if code of this run has returned",
     "deleted-stays-deleted": "I8: a deleted job does not come back",
-    "draining-blocks-start": "P4: no run starts beside a draining lease of its job",
+    "draining-blocks-start": "P4: no run starts beside a draining lease of its job, or of one with its unique key",
     "fence-grows": "I5: each lease of a job has a greater fence than the one before",
     "healthy-run-is-kept": "I6: a run of a healthy process is not taken as lost",
     "lease-iff-running": "I5: a job has a lease if and only if it is running",
@@ -51,11 +53,14 @@ RULES = {
     **REQUEST_RULES,
     **CHANGE_RULES,
     **REST_RULES,
+    **QUEUE_RULES,
+    **HTTP_RULES,
 }
 RUN_WRITES = frozenset(
     ("progress", "stage", "stalled", "checkpoint", "keep_step", "suspend", "complete", "fail", "release", "self_cancel")
 )
 REOPENING = frozenset(("retry", "retry from start", "retry_child", "resume"))
+POSTPONING = frozenset(("dispatch", "dispatched", "undispatchable"))
 NOTIFIED_WITHIN = 0.8
 """Seconds within which an old run is notified after its successor has begun."""
 CANCEL_NOTIFIED_WITHIN = 1.6
@@ -91,7 +96,7 @@ class Rules:
         self._returned: set[str] = set()
         self._started: dict[str, tuple[Process, int]] = {}
         """The process that each lease was given to, and when."""
-        self._begun: set[str] = set()
+        self.begun: set[str] = set()
         """The leases whose code has begun."""
         self._begins: dict[str, int] = {}
         self._checkpoints: dict[str, int] = {}
@@ -100,6 +105,8 @@ class Rules:
         self.requests = RequestRules(self)
         self.changes = ChangeRules(self)
         self.rest = RestRules(self)
+        self.queue = QueueRules(self)
+        self.http = HttpRules(self)
         requests = self.requests
         server.on_call, server.on_request, server.on_reply = requests.on_call, requests.on_request, requests.on_reply
         server.on_purge, server.on_sweep = requests.on_purge, self.rest.on_sweep
@@ -128,14 +135,16 @@ class Rules:
         )
         if before is None and after is not None and job_id in self._removed:
             self.fail("deleted-stays-deleted", f"{name} brought a deleted job back")
+        if before is None and after is not None:
+            self.http.on_create(job_id, after)
         write = (job_id, change.operation_id)
         times = self._applied[write] = self._applied.get(write, 0) + 1
-        # A worker may use the start ids of a claim again; each start has a new fence. A late duplicate of the note that a
-        # task queue cannot be reached postpones the next try once more, and changes nothing that is shown.
-        only_postpones = name == "undispatchable" and new.get("version") == old.get("version")
+        # A worker may use the start ids of a claim again, and a delivery is repeated; each start has a new fence. A late duplicate of the note that a
+        # task queue has a message, or cannot be reached, postpones the next try once more, and changes nothing that is shown.
+        only_postpones = name in POSTPONING and new.get("version") == old.get("version")
         # A job may come back that was removed because the clock stepped ahead by more than the retention time.
         is_purged = job_id in self.requests.purged
-        if times > 1 and name != "start" and not only_postpones and not is_purged:
+        if times > 1 and name not in ("start", "deliver") and not only_postpones and not is_purged:
             self.fail("applied-once", f"{name} was applied {times} times with one operation id")
         if was in TERMINAL and status not in ("", was) and name not in REOPENING:
             self.fail("terminal-is-final", f"{was} -> {status} by {name}")
@@ -151,11 +160,13 @@ class Rules:
             self._check_progress(change, result, old, new)
         self._check_state(name, job_id, old, new)
         self.dependencies.on_write(job_id, change, old, new)
+        self.queue.on_write(job_id, change, old, new)
         if name == "suspend" and old["token"] in self._live:
             self.fail("suspension-follows-return", "a run was suspended whose code has not returned")
         if was != "running" and status == "running":
             self._started[new["token"]] = (self.server.requesting, self.world.now)
             self._check_start(name, job_id, old, new)
+            self.runs.on_start(new["token"], job_id, new, self.server.requesting)
         if name == "complete" and old["token"] not in self._returned and new["type"] in self._watched_types:
             self.fail("completed-code-returned", "a job completed whose code has not returned")
         if name == "lease_expired":
@@ -201,9 +212,10 @@ class Rules:
         if fence <= self._fences.get(job_id, 0):
             self.fail("fence-grows", f"fence {fence} after {self._fences[job_id]}")
         self._fences[job_id] = fence
-        if int(new.get("attempt", 0)) > int(new.get("max_attempts", 1)) and new["run_by"] == "worker":
+        if int(new.get("attempt", 0)) > int(new.get("max_attempts", 1)) and new["run_by"] != "track":
             self.fail("budgets-hold", f"attempt {new['attempt']} of {new.get('max_attempts')}")
-        if job_id in memory.stops:
+        key = new.get("unique_key")
+        if job_id in memory.stops or (key and any(stop.key == key for stop in memory.stops.values())):
             self.fail("draining-blocks-start", f"{name} beside a draining lease")
         start = starts_at(old) if old else 0
         if start is None:
@@ -224,10 +236,11 @@ class Rules:
         if self._clock_stepped_twice():
             return  # no run renews its lease between such steps
         token = old.get("token")
-        if token in self._started and token not in self._begun:
+        if token in self._started and token not in self.begun:
             process, since = self._started[token]
-            # A worker repeats a claim until it has the reply; what tracks a block has given up a request that comes late.
-            patience = REPLY_WITHIN if old.get("run_by") == "track" else 0
+            # A worker repeats a claim until it has the reply; what tracks a block or has a message has given up a request
+            # that comes late.
+            patience = REPLY_WITHIN if old.get("run_by") != "worker" else 0
             if self._is_well(process) and process.fault_at < since - patience and self.server.down_until < since:
                 self.fail("healthy-run-is-kept", f"a claimed job was not begun by a healthy worker, and is {status}")
         if token not in self._live:
@@ -284,7 +297,7 @@ class Rules:
                 and process.fault_at < since - REPLY_WITHIN
                 and self.server.down_until < since - REPLY_WITHIN
             )
-            if stop is not None and stop.token == token and token not in self._begun and is_undisturbed:
+            if stop is not None and stop.token == token and token not in self.begun and is_undisturbed:
                 self.fail(
                     "cancel-reaches-code", f"a cancelled job that had not begun holds its lease {seconds:g} s later"
                 )
@@ -305,7 +318,7 @@ class Rules:
         self.world.note(f"   {process.name}: code of {job_type} {run.job_id[-6:]} begins")
         begins = self._begins[run.job_id] = self._begins.get(run.job_id, 0) + 1
         record = self.server.memory.records.get(run.job_id, {})
-        if job_type == "poison" and begins > POISON_BEGINS:
+        if job_type.endswith("poison") and begins > POISON_BEGINS:
             self.fail("poison-is-charged", f"begun {begins} times, charged crashes: {record.get('crashes', 0)}")
         if sent_at is not None and self.world.now / 1e6 + 1000.0 - sent_at > self.settings.lease:
             self.fail("begins-within-lease", "code begins although its lease has ended")
@@ -325,7 +338,7 @@ class Rules:
         if sent_at is not None and run.token in self._started:
             self.requests.on_begin(run, process, sent_at, self._started[run.token][1])
         self.runs.on_begin(run, process)
-        self._begun.add(run.token)
+        self.begun.add(run.token)
         self._live[run.token] = (process, run, self.world.now)
 
     def on_end(self, run: Run, process: Process, *, returned: bool) -> None:

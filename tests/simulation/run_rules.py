@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.rules import Rules
 
 RUN_RULES = {
+    "claimed-jobs-begin": "P2: a worker begins a job soon after its claim, or releases it",
     "concurrency-holds": "P2: a worker runs at most as many jobs at once as it may",
     "log-lines-arrive": "P5: log lines of a healthy run are stored a few heartbeats later",
     "log-lines-in-order": "P5: the log lines of a run are stored once and in order",
@@ -31,6 +32,8 @@ REPORTED_WITHIN = 2.4
 """Seconds: several heartbeats."""
 REPLY_WITHIN = 8_000_000
 """Microseconds after which a request that was disturbed has its reply, or is given up."""
+BEGUN_WITHIN = 1.6
+"""Seconds within which a healthy worker begins what it has claimed."""
 CANCELS = frozenset(("cancel", "cancel_orphan"))
 
 
@@ -110,6 +113,20 @@ class RunRules:
                 if number != self._lines[token]:
                     self._fail("log-lines-in-order", f"line {number} was stored after {self._lines[token]} lines")
                 self._lines[token] += 1
+
+    def on_start(self, token: str, job_id: str, record: Mapping[str, str], process: Process) -> None:
+        """Expect that the worker that has claimed a job begins it soon, or lets go of it."""
+        since = self._world.now - REPLY_WITHIN
+
+        def check() -> None:
+            is_held = self._server.memory.records.get(job_id, {}).get("token") == token
+            if is_held and token not in self._rules.begun and self._rules.is_undisturbed(process, since):
+                self._fail(
+                    "claimed-jobs-begin", f"a {record['type']} job was not begun {BEGUN_WITHIN} s after its claim"
+                )
+
+        if process.name.startswith("worker") and "suspect" not in record:
+            self._world.post(BEGUN_WITHIN * 1e6, check)
 
     # --- running code ---
 

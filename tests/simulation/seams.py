@@ -24,8 +24,10 @@ import milepost.run.heartbeat
 import milepost.run.process_identity
 import milepost.run.track
 import milepost.stores.ids
+import milepost.worker.dispatcher
 import milepost.worker.event_loop
 import milepost.worker.worker
+from milepost.core.instances import Instances
 from milepost.run.heartbeat_state import ReportedRun
 from milepost.stores.clock import Clock
 from milepost.stores.ids import Ids
@@ -69,9 +71,12 @@ class _Waits:
         while not is_ready():
             if end is not None and world.now >= end:
                 return False
-            if world.current is not None:
-                self.waiters.append(world.current)
+            thread = world.current
+            if thread is not None:
+                self.waiters.append(thread)
             world.wait(None if end is None else (end - world.now) / 1e6)
+            if thread in self.waiters:  # time is over: what wakes one of them has to find one that still waits
+                self.waiters.remove(thread)
         return True
 
     def wake_one(self) -> None:
@@ -276,6 +281,7 @@ def installed(world: World) -> Iterator[None]:
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", randbytes),
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_time_ns", time_ns),
         mock.patch.object(milepost.run.track, "is_known_dead", partial(_is_known_dead, world)),
+        mock.patch.object(milepost.worker.dispatcher, "_dispatchers", Instances()),  # it is looked at when Python exits
         mock.patch.object(milepost.worker.worker, "_numbers", iter(range(1, 1 << 30))),
     ]
     for patch in patches:

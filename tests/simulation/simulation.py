@@ -19,13 +19,15 @@ from milepost.stores.ids import new_job_id, new_operation_id
 from milepost.stores.protocol import Write
 from milepost.worker.handlers import Handlers
 from milepost.worker.worker import Worker
-from tests.simulation import job_types
+from tests.simulation import job_types, task_queue
 from tests.simulation.callers import call, inspect
 from tests.simulation.faults import RETURN_SECONDS, Faults
+from tests.simulation.http import CLIENT, HttpServer, ask
 from tests.simulation.known_bugs import put_back
 from tests.simulation.network import Conditions, NetworkStore, Server
 from tests.simulation.rules import Rules
 from tests.simulation.seams import VirtualClock, installed
+from tests.simulation.task_queue import CONSUMERS, Broker, VirtualTaskQueue, consume
 from tests.simulation.tracker import track
 from tests.simulation.world import Choices, Process, VirtualLoop, World
 
@@ -41,6 +43,12 @@ LOOK_INTERVAL = 250_000
 CONCURRENCY = 3
 DRAINED_WITHIN = 9.0
 TRACKERS = ("tracker-0", "tracker-1")
+WITH_TASK_QUEUE = 3
+"""Each third seed has a task queue. The others are the same runs as they would be without it."""
+WITH_RARE_ORDERS = 10, 7
+"""A seed with this remainder has requests, outages and cancels in orders that chance seldom makes."""
+WITH_HTTP = 6
+"""Each sixth seed also has a client that submits over HTTP."""
 
 
 @dataclass
@@ -60,30 +68,43 @@ class Outcome:
 class Simulation:
     """Two workers, a server process that sweeps, and two callers. `policy` is "pct" or "random", or "" for no faults."""
 
-    def __init__(self, world: World, policy: str = "pct") -> None:
+    def __init__(self, world: World, policy: str = "pct", seed: int = 1) -> None:
         self.world = world
         choose = world.choose
         self.settings = SETTINGS if choose("lease", 3, 0.5) < 2 else SHORT_LEASE
         if choose("retention", 2):
             self.settings = replace(self.settings, job_ttl=SHORT_RETENTION)
         self._max_jobs = (None, None, 8)[choose("max jobs", 3)]
+        divisor, remainder = WITH_RARE_ORDERS
+        self.has_rare_orders = seed % divisor == remainder
+        request_size = (heartbeat_state.MAX_CHARACTERS, 400)[choose("request size", 2)]
         self.bounds = {
-            "MAX_CHARACTERS": (heartbeat_state, (heartbeat_state.MAX_CHARACTERS, 400)[choose("request size", 2)]),
+            "MAX_CHARACTERS": (heartbeat_state, 1 if self.has_rare_orders else request_size),
             "PURGE_BATCH": (sweeper, (sweeper.PURGE_BATCH, 2)[choose("purge batch", 2)]),
         }
         """Bounds of milepost that are made small in some runs: the module and value of each."""
         self.has_dependencies = choose("dependencies", 2) == 1
         """Whether callers use children, suspensions, `after` and a schedule, too."""
+        self.broker = Broker(self) if seed % WITH_TASK_QUEUE == 0 else None
         self.server = Server(world, sweep_limit=(200, 4, 20)[choose("sweep limit", 3, 0.3)])
         self.rules = Rules(world, self.server, self.settings, job_types.LIMITS, CONCURRENCY)
-        self.rules.watch_types(frozenset(job_types.JOB_TYPES))
+        self.rules.watch_types(frozenset((*job_types.JOB_TYPES, *job_types.QUEUED)))
+        self.rules.queue.broker = self.broker
         self.conditions: Conditions = Faults(self, policy) if policy else Conditions()
         self.work_until = WORK_SECONDS * 1_000_000
         self.processes: dict[str, Process] = {}
         """The newest process of each name."""
         self._handlers = Handlers()
         job_types.register(self._handlers, self)
-        for name in ("worker-0", "worker-1", "server", "caller-0", "caller-1", *(TRACKERS * self.has_dependencies)):
+        self._queued_handlers = Handlers()
+        names = ["worker-0", "worker-1", "server", "caller-0", "caller-1", *(TRACKERS * self.has_dependencies)]
+        if self.broker is not None:
+            job_types.register_queued(self._queued_handlers, self, self.broker)
+            names += CONSUMERS
+        self.has_http = seed % WITH_HTTP == 0
+        if self.has_http:
+            names.append(CLIENT)
+        for name in names:
             self.start(name)
 
     # --- processes ---
@@ -98,6 +119,8 @@ class Simulation:
             "server": self._serve,
             "caller": lambda one: call(self, one),
             "tracker": lambda one: track(self, one),
+            "consumer": lambda one: consume(self, one),
+            "client": lambda one: ask(self, one),
         }[kind]
         process.start(lambda: run(process))
 
@@ -109,6 +132,12 @@ class Simulation:
         runtime = Runtime(store, self.settings, self.settings.job_ttl, clock=VirtualClock(self.world))
         return Jobs(JobManager.of(runtime), handlers=self._handlers)
 
+    def queue_jobs(self, process: Process) -> Jobs:
+        """Return the application of a process whose jobs go to the task queue."""
+        assert self.broker is not None, "a run with a task queue"
+        manager = self.jobs(process).manager
+        return Jobs(manager, handlers=self._queued_handlers, task_queue=VirtualTaskQueue(self.broker))
+
     def _work(self, process: Process) -> None:
         worker = Worker(self.jobs(process)._async, concurrency=CONCURRENCY, max_jobs=self._max_jobs)
         process.memory["worker"] = worker
@@ -119,8 +148,11 @@ class Simulation:
             self.world.post(0, lambda: self.kill(process))  # another one starts in its place
 
     def _serve(self, process: Process) -> None:
-        """Do what the HTTP server does beside its requests: sweep."""
-        self.jobs(process)._async.runtime.heartbeat.retain()
+        """Sweep, as the HTTP server does beside its requests, and answer these if there is a client."""
+        if self.has_http:
+            HttpServer(self, process).run()
+        else:
+            self.jobs(process)._async.runtime.heartbeat.retain()
 
     # --- faults ---
 
@@ -129,6 +161,8 @@ class Simulation:
         if not process.is_alive:
             return
         self.rules.on_crash(process)
+        if self.broker is not None:
+            self.broker.on_crash(process)
         away = RETURN_SECONDS[self.world.choose(f"away:{process.name}", 3) if self.conditions.is_active else 0]
         self.world.post(away * 1e6, lambda: self.start(process.name))
         self.world.crash(process)
@@ -146,12 +180,16 @@ class Simulation:
 
     def drain(self, process: Process) -> None:
         """Stop a worker as SIGTERM does, and start another one later."""
-        worker = process.memory.get("worker")
-        if worker is None or worker.is_stopping or not process.is_alive:
+        worker, is_consumer = process.memory.get("worker"), "dispatcher" in process.memory
+        is_stopping = "is_drained" in process.memory if worker is None else worker.is_stopping
+        if is_stopping or not (worker or is_consumer) or not process.is_alive:
             return
         self.world.note(f"{process.name} drains")
-        worker.stop()
         process.memory["is_drained"] = True
+        if self.broker is not None and is_consumer:
+            task_queue.drain(self.broker, process)
+        else:
+            worker.stop()
 
         def replace_process() -> None:
             if process.is_alive and self.processes[process.name] is process:
@@ -217,7 +255,7 @@ def _run_seed(seed: int, policy: str, replay: Mapping[str, int] | None, bug: str
     choices = Choices(seed, replay)
     world = World(choices, keeps_trace=keeps_trace)
     with put_back(bug), installed(world):
-        simulation = Simulation(world, policy)
+        simulation = Simulation(world, policy, seed)
         with ExitStack() as stack:
             for name, (module, value) in simulation.bounds.items():
                 stack.enter_context(mock.patch.object(module, name, value))

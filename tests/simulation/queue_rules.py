@@ -1,0 +1,69 @@
+"""The rules of jobs that a task queue runs: what its messages say, and that none of them is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from milepost.core.placement import starts_at
+from tests.simulation.task_queue import LOST_AFTER, NAME
+
+if TYPE_CHECKING:
+    from tests.simulation.rules import Rules
+    from tests.simulation.task_queue import Broker
+
+QUEUE_RULES = {
+    "delivery-leaves-a-message": "P2: a delivery that starts nothing leaves a message, or a record that is due soon",
+    "dispatched-once": "P2: two processes do not dispatch a job at the same time, nor before it may start",
+    "note-is-of-its-message": "P2: a job is noted as dispatched only if a message was sent for it as it is",
+    "reason-is-new": "P5: an event tells a reason why a job is not dispatched once",
+}
+SOON = 8_000_000
+"""Microseconds within which a job is due that has no message: a reservation takes 5 s."""
+
+
+class QueueRules:
+    """Checks the jobs of the task queue of one run of the simulation."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules, self._fail, self._world, self._server = rules, rules.fail, rules.world, rules.server
+        self.broker: Broker | None = None
+
+    def on_write(self, job_id: str, change: Any, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+        """Check an accepted write that leaves a record."""
+        name, memory = change.transition.name, self._server.memory
+        if self.broker is None or old.get("task_queue") != NAME:
+            return
+        if name == "dispatch" and new.get("stale") not in (
+            None,
+            old.get("stale"),
+            old.get("wake_at"),
+            old.get("not_before"),
+        ):
+            start = starts_at(old)
+            may_start = start is not None and start <= memory.now and job_id not in memory.stops
+            if not may_start or int(old.get("stale", memory.now)) > memory.now:
+                self._fail("dispatched-once", "a job was reserved that was not due, or may not start")
+        is_blocked = any(stop.key == old.get("unique_key") for stop in memory.stops.values()) or job_id in memory.stops
+        if name == "dispatch" and int(new.get("stale", memory.now + 1)) <= memory.now and not is_blocked:
+            self._fail("dispatched-once", "a job is due again at once")
+        if name == "dispatched" and old["version"] not in self.broker.sent.get(job_id, ()):
+            self._fail("note-is-of-its-message", f"version {old['version']} was noted, and not sent")
+        if name == "undispatchable" and new["version"] != old["version"] and new.get("stalled") == old.get("stalled"):
+            self._fail("reason-is-new", f"{new.get('stalled')} was told again")
+
+    def on_delivered(self, job_id: str, began: int) -> None:
+        """Called when a delivery has ended, in the process that had the message."""
+        memory, broker = self._server.memory, self.broker
+        record = memory.records.get(job_id, {})
+        if broker is None or record.get("status") != "pending" or self._world.is_over:
+            return
+        start, now = starts_at(record), memory.tick()
+        may_start = (
+            start is not None and start <= now < int(record.get("not_after", now + 1)) and job_id not in memory.stops
+        )
+        was_lost = broker.lost_at.get(job_id, -1) >= began - SOON
+        left = int(record.get("stale", now)) - now
+        # A job that is to be dispatched by a clock that was ahead is due later.
+        if may_start and not was_lost and not broker.has(job_id) and SOON < left <= (LOST_AFTER + 1) * 1e6:
+            self._fail("delivery-leaves-a-message", f"a job has no message, and is due in {left / 1e6:.1f} s")
