@@ -85,17 +85,17 @@ def id_fields(
     retention: IdRetention,
     record: Record,
     now: int,
-    is_draining: Callable[[], bool] = lambda: False,
+    may_write: Callable[[], bool] = lambda: False,
 ) -> dict[str, str]:
     """Return the fields that record an operation which is being applied.
 
-    `is_draining` returns whether the code of a run may continue after the operation, and so write log lines.
+    `may_write` returns whether the code of a run may continue after the operation, and so write at least log lines.
     """
     ops = record.get("recent_ops", "")
     match retention:
         case "last":
             rest = ops[LAST_WIDTH:]
-            return {"recent_ops": f"{operation_id}{branch}{rest if rest and is_draining() else ''}"}
+            return {"recent_ops": f"{operation_id}{branch}{rest if rest and may_write() else ''}"}
         case "updates":
             return {"update_ops": f"{record.get('update_ops', '')}{operation_id}{branch}"[-LAST_WIDTH * UPDATES_KEPT :]}
         case "callers":

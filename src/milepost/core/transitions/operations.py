@@ -232,11 +232,13 @@ def apply_branch(change: Change, index: int, job_id: str, record: Record | None,
         new["created_by_op"] = change.operation_id
     elif record is not None:
 
-        def is_draining() -> bool:
+        def may_write() -> bool:
+            if "token" in new and new["token"] == record.get("token"):
+                return True  # the receipt of an earlier run may come while the next one runs
             return effect.stopping is not None or (effect.dropped is None and facts.stopping(job_id) is not None)
 
         retention = change.transition.retention
-        new.update(operation_ids.id_fields(change.operation_id, index, retention, new, facts.now, is_draining))
+        new.update(operation_ids.id_fields(change.operation_id, index, retention, new, facts.now, may_write))
     else:
         effect.record = None
     if ("remove",) in branch.ops:

@@ -102,6 +102,8 @@ def compile_transition(transition: TransitionType) -> CompiledTransition:
     reads = {"status", "version", _KEPT_IN.get(transition.retention, "recent_ops")}.union(
         *(writer.reads for writer in writers)
     )
+    if transition.retention == "last":
+        reads.add("token")  # tells whether the same run continues
     mortal = transition.retention == "callers" or any(
         "" in c.statuses or ("remove",) in c.ops for c in transition.branches
     )

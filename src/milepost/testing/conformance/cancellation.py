@@ -99,6 +99,17 @@ class Stopping(Scenarios):
         assert (job.receipt.how, job.receipt.confirmed) == ("cooperative", True)
         await fixture.refused("a", plans.plan_receipt(fixture.operation_id(), token, "killed", confirmed=True))
 
+    async def test_late_receipt_keeps_operation_ids_of_next_run(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        token = token_of(await fixture.start("a", lease=0))
+        await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
+        await fixture.do("a", plans.plan_drain_timeout(fixture.operation_id(), token))
+        await fixture.do("a", plans.plan_retry(fixture.operation_id()))
+        lines = plans.plan_log(fixture.operation_id(), token_of(await fixture.start("a")), '{"lines":[]}')
+        await fixture.do("a", lines)
+        await fixture.do("a", plans.plan_receipt(fixture.operation_id(), token, "cooperative", confirmed=True))
+        assert (await fixture.attempt("a", lines)).repeated
+
     async def test_dropped_draining_lease_has_receipt(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         token = token_of(await fixture.start("a"))

@@ -180,8 +180,10 @@ while true do
         fields.o = with_run_id(fields.o or '', op, place)
       elseif retention == 'l' then
         local rest = string.sub(fields.o or '', 10)
-        -- Log lines are accepted until the code of a draining lease has stopped.
-        if rest ~= '' and not stop_token and (drop or not stops() or redis.call('HEXISTS', root .. 's', id) == 0) then
+        -- The receipt of an earlier run may come while the next one runs. And log lines are accepted until the code of a
+        -- draining lease has stopped.
+        local is_same_run = fields.T and old.T == nil
+        if rest ~= '' and not is_same_run and not stop_token and (drop or not stops() or redis.call('HEXISTS', root .. 's', id) == 0) then
           rest = ''
         end
         old.o = fields.o or false
