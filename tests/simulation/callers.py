@@ -148,8 +148,6 @@ def call(simulation: Simulation, process: Process) -> None:
 def _delete_before_late_copy(simulation: Simulation, jobs: Jobs) -> None:
     """Submit and delete a job, and let the clock step ahead; a copy of the submit arrives after that."""
     world, server = simulation.world, simulation.server
-    if not simulation.rules.server_was_up(2 * simulation.settings.lease):
-        return  # runs that could not renew their leases in an outage are lost when the clock steps ahead soon after it
     if world.current is not None and isinstance(simulation.conditions, Faults):
         simulation.conditions.late_once.add(world.current.name)
     job_id = jobs.submit("quick", {"n": 0}).job_id

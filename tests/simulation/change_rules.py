@@ -20,9 +20,12 @@ CHANGE_RULES = {
     "lines-need-a-lease": "P3: log lines are accepted from a run that has its lease, or is stopping",
     "receipt-is-true": "P4: a receipt tells how code stopped: never started, had returned, or is still to stop",
     "pause-can-be-undone": "a pause stops runs of workers only, and a resume lets go what a pause has held",
+    "resume-is-of-what-was-read": "P3: a tracked block resumes the record that it has read, not a later one",
     "receipt-has-its-stop": "P4: a receipt is that of the run that was stopped",
     "recovered-when-over": "I6: a run is recovered only when its lease has ended",
 }
+RESUMED_VERSION = 6
+"""The place of the version among the values of a resume."""
 DECIDED_WITHIN = 20_000_000
 """Microseconds between the decision of a sweep and its write, at most."""
 
@@ -54,6 +57,9 @@ class ChangeRules:
             self._draining[job_id] = stop.token
         if name == "receipt":
             self._check_stop(change.values[0], draining, old, new)
+        read = change.values[RESUMED_VERSION] if name == "resume" and old["status"] != "running" else None
+        if read not in (None, old.get("version")):
+            self._fail("resume-is-of-what-was-read", f"version {read} was read, and {old['version']} was resumed")
         is_undone = name == "resume_paused" and old.get("held") != PAUSED
         if is_undone or (name == "pause" and old["status"] == "running" and old["run_by"] != "worker"):
             self._fail("pause-can-be-undone", f"{name} of a {old['status']} job, run by {old['run_by']}")

@@ -23,7 +23,6 @@ from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Write
 from milepost.stores.retention import OPEN
 from milepost.stores.sync_bridge import run_sync
-from milepost.web.api import submit
 from milepost.worker.worker_state import WorkerState
 from tests.simulation.known_bugs import Patches, bug
 
@@ -380,19 +379,14 @@ def _no_ticks() -> Patches:
     return [mock.patch.object(sweeper, "fire_due", fire_nothing)]
 
 
-@bug("repeated reason", "the reason why a job is not dispatched is told again", "reason-is-new")
-def _repeated_reason() -> Patches:
-    holds = operations.holds
+@bug("early recovery", "leases are recovered seconds before their end", "recovered-when-over")
+def _early_recovery() -> Patches:
+    holds, due = operations.holds, MemoryStore._due
+
+    def due_early(self: Any, now: int, due_until: int | None, *rest: Any) -> Any:
+        return due(self, now, due_until and due_until + 5_000_000, *rest)
+
     return [
-        mock.patch.object(
-            operations, "holds", lambda guard, *rest: guard[:2] == ("ne", "stalled") or holds(guard, *rest)
-        )
+        mock.patch.object(operations, "holds", lambda guard, *rest: guard == ("past", "lease") or holds(guard, *rest)),
+        mock.patch.object(MemoryStore, "_due", due_early),
     ]
-
-
-@bug("no keys", "a request that is repeated makes another job", "one-job-per-request")
-def _no_keys() -> Patches:
-    async def make_again(store: Any, principal: Any, key: Any, body: Any, new_id: Any, make: Any) -> Any:
-        return await make(new_id())
-
-    return [mock.patch.object(submit, "run_once", make_again)]

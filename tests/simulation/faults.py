@@ -45,13 +45,14 @@ class Faults(Conditions):
         self._turn = 0
         self.is_active = True
         self._chance = 0.2
-        more = ("broker_outage",) * (simulation.broker is not None) + ("outages",) * (4 * simulation.has_rare_orders)
-        all_kinds = kinds = (*FAULTS, *more)
+        all_kinds = kinds = FAULTS if simulation.broker is None else (*FAULTS, "broker_outage")
         if self._choose("swarm", 2, 0.7):  # few kinds of faults, and often
             kinds = tuple(kind for kind in all_kinds if self._choose(f"swarm:{kind}", 3) == 1) or all_kinds
             self._chance = (0.2, 0.4, 0.1)[self._choose("swarm:chance", 3)]
         self._kinds = kinds
         self._world.post(1_000_000, self._tick)
+        if simulation.has_rare_orders:
+            self._world.post(2_000_000, self._stop_again)
 
     def stop(self) -> None:
         """Let the network and all processes be well from now on."""
@@ -144,21 +145,21 @@ class Faults(Conditions):
                 server.fail_over(0.5)
             case "drain":
                 self._simulation.drain(victim)
-            case "outages":
-                self._stop_again(3)
             case "broker_outage":
                 if self._simulation.broker is not None:
                     self._simulation.broker.stop(seconds)
             case "backlog":
                 self._simulation.add_undispatched(6)
 
-    def _stop_again(self, times: int) -> None:
-        """Let the server be unavailable several times within a few leases, each time for less than a lease."""
-        lease = self._simulation.settings.lease
-        seconds, pause = (lease * SHARES[self._choose(f"{name} of outages", len(SHARES))] for name in ("time", "pause"))
+    def _stop_again(self) -> None:
+        """Let the server be unavailable again and again for less than a lease, some times soon after the last time."""
+        if not self.is_active:
+            return
+        lease, choose = self._simulation.settings.lease, self._choose
+        seconds = lease * SHARES[choose("time of outages", len(SHARES))] + choose("more time of outages", 100) / 1000
+        pause = lease * (3.0, *SHARES)[choose("pause of outages", 1 + len(SHARES))]
         self._simulation.server.stop(seconds)
-        if times > 1:
-            self._world.post((seconds + pause / 2) * 1e6, lambda: self.is_active and self._stop_again(times - 1))
+        self._world.post((seconds + pause) * 1e6, self._stop_again)
 
     def _end_glitch(self) -> None:
         self._simulation.server.step_clock(-GLITCH_SECONDS)

@@ -54,6 +54,7 @@ class Server:
         self.down_until = 0
         self.clock_steps: list[int] = []
         """When its clock stepped."""
+        self.outage_ends: list[int] = []
         self.connections = 0
         """Changes when all connections are cut."""
         self.requester = ""
@@ -131,6 +132,7 @@ class Server:
         """Be unavailable for a while, and cut all connections."""
         self.world.note(f"server is down for {seconds:g} s")
         self.down_until = self.world.now + int(seconds * 1e6)
+        self.outage_ends.append(self.down_until)
         self.connections += 1
         self._waiters = []
 

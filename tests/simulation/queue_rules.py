@@ -34,6 +34,7 @@ class QueueRules:
         name, memory = change.transition.name, self._server.memory
         if self.broker is None or old.get("task_queue") != NAME:
             return
+        is_blocked = any(stop.key == old.get("unique_key") for stop in memory.stops.values()) or job_id in memory.stops
         if name == "dispatch" and new.get("stale") not in (
             None,
             old.get("stale"),
@@ -41,16 +42,15 @@ class QueueRules:
             old.get("not_before"),
         ):
             start = starts_at(old)
-            may_start = start is not None and start <= memory.now and job_id not in memory.stops
+            may_start = start is not None and start <= memory.now and not is_blocked
             if not may_start or int(old.get("stale", memory.now)) > memory.now:
                 self._fail("dispatched-once", "a job was reserved that was not due, or may not start")
-        is_blocked = any(stop.key == old.get("unique_key") for stop in memory.stops.values()) or job_id in memory.stops
         if name == "dispatch" and int(new.get("stale", memory.now + 1)) <= memory.now and not is_blocked:
             self._fail("dispatched-once", "a job is due again at once")
         if name == "dispatched" and old["version"] not in self.broker.sent.get(job_id, ()):
             self._fail("note-is-of-its-message", f"version {old['version']} was noted, and not sent")
         if name == "undispatchable" and new["version"] != old["version"] and new.get("stalled") == old.get("stalled"):
-            self._fail("reason-is-new", f"{new.get('stalled')} was told again")
+            self._fail("reason-is-new", f"{new.get('stalled')} was reported again")
 
     def on_delivered(self, job_id: str, began: int) -> None:
         """Called when a delivery has ended, in the process that had the message."""

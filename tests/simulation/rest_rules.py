@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.rules import Rules
 
 REST_RULES = {
-    "absence-is-told": "a job whose task queue no process has says so after a while",
+    "absence-is-reported": "a job whose task queue no process has says so after a while",
     "acknowledged-is-kept": "P1, I7: a job whose submit was answered exists until it is deleted",
     "counts-match": "P6, I12: the counts equal the records",
     "every-job-ends": "P2, I22: at rest every job has ended",
@@ -84,7 +84,7 @@ class RestRules:
             )
             long_ago = memory.tick() - UNDISPATCHED_AFTER - 1e6 * (3 * self._rules.settings.sweep_interval + 2)
             if is_elsewhere and "stalled" not in record and int(record.get("stale", long_ago)) < long_ago:
-                self._fail("absence-is-told", f"a job waits for {record['task_queue']}, and does not say so")
+                self._fail("absence-is-reported", f"a job waits for {record['task_queue']}, and does not say so")
         self._rules.http.at_rest()
         self._rules.requests.at_rest()
         self._rules.runs.at_rest()

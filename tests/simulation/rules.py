@@ -233,7 +233,7 @@ class Rules:
                 self.fail("limit-holds", f"{taken} runs of {new['type']}, limit {limit}")
 
     def _check_lost(self, old: Any, status: str) -> None:
-        if self._clock_stepped_twice():
+        if self._clock_stepped_unseen():
             return  # no run renews its lease between such steps
         token = old.get("token")
         if token in self._started and token not in self.begun:
@@ -250,11 +250,12 @@ class Rules:
         if self._is_well(process) and not run.cancelled and quiet > (self.settings.lease + 1) * 1e6:
             self.fail("healthy-run-is-kept", f"a healthy run was taken as lost, and the job is {status}")
 
-    def _clock_stepped_twice(self) -> bool:
-        """Return whether the server's clock stepped twice within a third of a lease, at most a lease ago."""
+    def _clock_stepped_unseen(self) -> bool:
+        """Return whether the server's clock stepped at most a lease ago, and soon after another step or an outage."""
         lease = self.settings.lease * 1e6
         recent = [at for at in self.server.clock_steps if self.world.now - at < lease]
-        return any(then - at < lease / 3 for at, then in pairwise(recent))
+        is_after_outage = any(0 <= at - end < lease for at in recent for end in self.server.outage_ends)
+        return is_after_outage or any(then - at < lease / 3 for at, then in pairwise(recent))
 
     def is_undisturbed(self, process: Process, since: float) -> bool:
         """Return whether neither a process nor the server had a fault since a time, in microseconds."""

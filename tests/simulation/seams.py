@@ -27,7 +27,7 @@ import milepost.stores.ids
 import milepost.worker.dispatcher
 import milepost.worker.event_loop
 import milepost.worker.worker
-from milepost.core.instances import Instances
+from milepost.forks import Instances
 from milepost.run.heartbeat_state import ReportedRun
 from milepost.stores.clock import Clock
 from milepost.stores.ids import Ids

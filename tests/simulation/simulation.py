@@ -77,6 +77,8 @@ class Simulation:
         self._max_jobs = (None, None, 8)[choose("max jobs", 3)]
         divisor, remainder = WITH_RARE_ORDERS
         self.has_rare_orders = seed % divisor == remainder
+        if self.has_rare_orders:
+            self.settings = replace(SHORT_LEASE, job_ttl=self.settings.job_ttl)
         request_size = (heartbeat_state.MAX_CHARACTERS, 400)[choose("request size", 2)]
         self.bounds = {
             "MAX_CHARACTERS": (heartbeat_state, 1 if self.has_rare_orders else request_size),

@@ -183,7 +183,7 @@ class VirtualTaskQueue:
 
 
 def consume(simulation: Simulation, process: Process) -> None:
-    """Deliver messages in some threads, until the process is told to end."""
+    """Deliver messages in some threads, until the process is to end."""
     broker = simulation.broker
     assert broker is not None, "a consumer has a broker"
     jobs = simulation.queue_jobs(process)
