@@ -1,4 +1,4 @@
-"""What a claim reads does not depend on the number of waiting jobs, even if the server's statistics are behind."""
+"""What a claim reads does not depend on the number of waiting jobs, even if the server's statistics are behind; its plan is kept."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 
 from milepost.core import transitions as plans
-from milepost.stores.ids import new_operation_id
+from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.postgres import PostgresStore
 from milepost.stores.postgres.claims import asked_queues
+from milepost.stores.postgres.connection import PREPARE_THRESHOLD
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import worker_job
@@ -51,3 +52,21 @@ def test_claim_reads_no_job_that_is_not_due(store: PostgresStore, postgres_serve
     assert rows("claim_promote", promoted=500) <= 1
     assert rows("claim_next_due") <= 1
     assert rows("work", (), most=1, worker="w") <= 1
+
+
+def test_statements_of_writes_and_claims_are_planned_once(store: PostgresStore) -> None:
+    """A claim was planned each time, which took longer than to run it."""
+    for number in range(2 * PREPARE_THRESHOLD):
+        run_sync(store.apply([Write(f"{number}", plans.plan_create(worker_job(), new_operation_id()))]))
+        start = plans.plan_start(new_operation_id(), nonce=new_nonce(), lease=30_000_000, worker="w")
+        claim = Claim("w", {"q": None}, (start,), new_operation_id(), number=number + 1)
+        assert len(run_sync(store.apply([], claim)).claimed) == 1
+    connection = store._db.pool.idle()
+    assert connection is not None
+    (rows,) = run_sync(
+        connection.run(("SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements", None))
+    )
+    run_sync(connection.close())
+    assert any("FOR UPDATE OF r SKIP LOCKED" in statement and generic for statement, generic, _ in rows)
+    anew = [statement for statement, _, custom in rows if custom]
+    assert all(statement.startswith("SELECT set_config") for statement in anew), "others follow that setting"

@@ -8,9 +8,10 @@ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE
 -- name: patience
 -- Bound the wait for a lock, in milliseconds, until the transaction ends, and let the planner use indexes. A write names the
 -- records that it needs. The statistics of tables that change as fast as a queue are out of date, and with them the planner
--- would read whole tables.
+-- would read whole tables. So one plan suits all values; to plan a claim each time would take as long as to run it.
 SELECT set_config('lock_timeout', %(patience)s, true), set_config('enable_seqscan', 'off', true),
-    set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)
+    set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true),
+    set_config('plan_cache_mode', 'force_generic_plan', true)
 
 -- name: caller_patience
 -- Bound the wait for a lock, and read the isolation of a caller's transaction and when it began. Its own bound is kept for

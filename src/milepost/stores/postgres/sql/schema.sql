@@ -19,8 +19,9 @@ CREATE OR REPLACE FUNCTION [clock]() RETURNS bigint LANGUAGE sql VOLATILE AS
     $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint $$;
 
 -- The same, standing still at the latest time that was seen, unless the clock was set back by more than `lead`.
+-- Without FROM, so that the planner replaces its calls; otherwise each statement would parse and plan it again.
 CREATE OR REPLACE FUNCTION [now](seen bigint, lead bigint) RETURNS bigint LANGUAGE sql VOLATILE AS
-    $$ SELECT CASE WHEN seen <= t + lead THEN greatest(seen, t) ELSE t END FROM (SELECT [clock]() AS t) AS c $$;
+    $$ SELECT CASE WHEN seen <= [clock]() + lead THEN greatest(seen, [clock]()) ELSE [clock]() END $$;
 
 -- Fences: lifted to the clock when a process opens the store, so that they also increase after a restore.
 CREATE SEQUENCE IF NOT EXISTS [fence];
