@@ -99,7 +99,8 @@ def _named(labels: str) -> list[str]:
 
 def member_groups(record: Record) -> list[str]:
     """Return the groups of several members that a record belongs to."""
-    groups = _named(record.get("labels", ""))
+    labels = record.get("labels")
+    groups = _named(labels) if labels else []
     if not groups or "child_key" in record:
         return groups
     return [group for group in groups if not group.startswith("children:")]

@@ -28,7 +28,8 @@ def short_name(name: str) -> str:
 
 def pack(fields: Mapping[str, str]) -> str:
     """Return fields as lines, with their short names."""
-    return "\n".join(f"{short_name(name)}={value}" for name, value in fields.items())
+    short = SHORT.get
+    return "\n".join([f"{short(name) or short_name(name)}={value}" for name, value in fields.items()])
 
 
 def unpack_record(stored: str | bytes) -> dict[str, str]:

@@ -249,10 +249,15 @@ def apply_branch(change: Change, index: int, job_id: str, record: Record | None,
 def _perform(
     operation: Operation, change: Change, job_id: str, new: dict[str, str], facts: StoreFacts, effect: BranchResult
 ) -> None:
+    if operation[0] == "set":  # most operations, many of them without a value
+        value = _text(operation[2], change, new)
+        if value is not None:
+            new[str(operation[1])] = value
+        return
     word, *rest = operation
     name = str(rest[0]) if rest else ""
     match word:
-        case "set" | "max" | "add" | "append":
+        case "max" | "add" | "append":
             value = _text(rest[1], change, new)
             if value is None:
                 return

@@ -41,12 +41,14 @@ class _Entries(NamedTuple):
     held: set[tuple[str, int, str]]
     members: set[tuple[str, str, str]]
 
-    def add(self, job_id: str, created: int, record: Fields) -> None:
-        """Add those of a record."""
-        self.labels.update((pair, created, job_id) for pair in pairs(record))
+    def add(self, job_id: str, created: int, record: Fields) -> set[str]:
+        """Add those of a record, and return its labels."""
+        labels = pairs(record)
+        self.labels.update([(pair, created, job_id) for pair in labels])
         if record.get("held"):
             self.held.add((record["held"], created, job_id))
-        self.members.update((*member, job_id) for member in memberships(record))
+        self.members.update([(*member, job_id) for member in memberships(record)])
+        return labels
 
 
 class Batch(GroupFacts):
@@ -299,13 +301,11 @@ class Batch(GroupFacts):
             row, record, after = self._rows[job_id], self._records[job_id], self._changed[job_id]
             before = columns(old, self.now) if row is not None and (old := self._before[job_id]) else None
             if row is not None and before is not None:
-                had.add(job_id, row.created, old)
-                _count(counts, before, pairs(old), -1)
+                _count(counts, before, had.add(job_id, row.created, old), -1)
             place = None
             if record is not None and after is not None:
                 created = int(record["created"])
-                has.add(job_id, created, record)
-                _count(counts, after, pairs(record), 1)
+                _count(counts, after, has.add(job_id, created, record), 1)
                 stored = (
                     job_id, created, after.type, after.status, bool(after.stalled), after.queue, after.unique_key,
                     after.deadline, after.stale, after.ended, body(record),
