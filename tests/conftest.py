@@ -15,6 +15,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,23 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """Yield the session's PostgreSQL, without fsync. Do not kill it."""
-    with PostgresServer() as server:
-        yield server
+def postgres_service(request: pytest.FixtureRequest) -> str:
+    """Return which PostgreSQL a test runs on, see `on_each_postgres`."""
+    name: str = getattr(request, "param", "postgresql")
+    return name
+
+
+@pytest.fixture(scope="session")
+def postgres_servers() -> Iterator[Callable[[str], PostgresServer]]:
+    """Yield what returns the session's server of a service."""
+    with ExitStack() as ends:
+        yield cache(lambda service: ends.enter_context(PostgresServer(service=service)))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_servers: Callable[[str], PostgresServer], postgres_service: str) -> PostgresServer:
+    """Return the session's PostgreSQL, without fsync. Do not kill it."""
+    return postgres_servers(postgres_service)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.services import free_port, need
+
+OTHER_POSTGRES = [
+    pytest.param(name, marks=[pytest.mark.slow, pytest.mark.service(name)])
+    for name in ("postgresql-15", "postgresql-18")
+]
+"""The oldest supported version, and the newest."""
+on_each_postgres = pytest.mark.parametrize(
+    "postgres_service", ["postgresql", *OTHER_POSTGRES], indirect=True, scope="session"
+)
+"""Run tests, which use the fixture `postgres_service`, on these as well."""
 
 USER = "postgres"
 SECONDS = 60
@@ -44,6 +56,7 @@ class PostgresServer:
 
     def __init__(self, *, service: str = "postgresql", fsync: bool = False, **options: object) -> None:
         self._options = {"fsync": "on" if fsync else "off", "max_connections": 100, **options}
+        self._service = service
         self._programs = Path(need(service)).resolve().parent
         self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         self.port = free_port()
@@ -62,7 +75,7 @@ class PostgresServer:
 
     def standby(self) -> PostgresServer:
         """Return a server that follows this one until it is promoted. Commits wait for it once it has started."""
-        return _Standby(self, self._options)
+        return _Standby(self, self._service, self._options)
 
     def promote(self) -> None:
         """Let a standby accept writes."""
@@ -161,33 +174,32 @@ class PostgresServer:
 
 
 class _Standby(PostgresServer):
-    def __init__(self, primary: PostgresServer, options: dict[str, object]) -> None:
-        super().__init__(**options)
+    """A copy of the primary, which is restarted for it: not every version here has `pg_basebackup`."""
+
+    def __init__(self, primary: PostgresServer, service: str, options: dict[str, object]) -> None:
+        conninfo = f"host=127.0.0.1 port={primary.port} user={USER}"
+        super().__init__(service=service, **options, primary_conninfo=conninfo)
         self._primary = primary
 
     def __enter__(self) -> PostgresServer:
-        words = (
-            "--pgdata",
-            self._data,
-            "--dbname",
-            self._primary.url(),
-            "--write-recovery-conf",
-            "--checkpoint",
-            "fast",
-        )
-        self._run("pg_basebackup", *words, "--no-sync")
+        self._primary.stop()
+        subprocess.run(["cp", "-a", self._primary._data, self._data], check=True, timeout=SECONDS)
+        self._primary.start()
+        signal = Path(self._data, "standby.signal")
+        signal.touch()
+        owner_of(signal)
         self.start()
         for sql in ("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"):
             self._primary.execute(sql)
         return self
 
 
-def owner_of(folder: Path) -> dict[str, Any]:
-    """Return how subprocess starts a program that refuses to run as root, and give it this folder."""
+def owner_of(path: Path) -> dict[str, Any]:
+    """Return how subprocess starts a program that refuses to run as root, and give it this file or folder."""
     if os.geteuid() != 0:
         return {}
     account = pwd.getpwnam(USER)
-    os.chown(folder, account.pw_uid, account.pw_gid)
+    os.chown(path, account.pw_uid, account.pw_gid)
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 

@@ -23,7 +23,10 @@ connection.execute("ROLLBACK")
 
 
 class SoakStore:
-    """A store and the faults that it can have. `url` goes through the proxy, where there is one; `direct_url` does not."""
+    """A store and the faults that it can have. `url` goes through the proxy, where there is one; `direct_url` does not.
+
+    `kind` is "sqlite", "redis", or "postgres", which may have a version: "postgres-15".
+    """
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
@@ -41,8 +44,9 @@ class SoakStore:
             self.direct_url = server.url
             with server.client() as client:
                 self.version = f"Redis {client.info('server')['redis_version']}"
-        elif self.kind == "postgres":
-            database = self.server = PostgresServer(fsync=True).__enter__()
+        elif self.kind.startswith("postgres"):
+            service = self.kind.replace("postgres", "postgresql")
+            database = self.server = PostgresServer(service=service, fsync=True).__enter__()
             self.proxy = Proxy(database.port).__enter__()
             self.direct_url = database.url()
             self.url = self.direct_url.replace(f":{database.port}", f":{self.proxy.port}")

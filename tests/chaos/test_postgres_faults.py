@@ -9,12 +9,14 @@ import pytest
 from milepost import Jobs
 from tests.chaos.conftest import MakeWorkers
 from tests.chaos.test_failover import check_counts
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import PostgresServer, on_each_postgres
 from tests.waiting import PATIENCE, until
 from tests.worker.conftest import Workers
 from tests.worker.job_assertions import starts
 
-pytestmark = [pytest.mark.timing, pytest.mark.slow, pytest.mark.service("postgresql"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.timing, pytest.mark.slow, pytest.mark.service("postgresql"), pytest.mark.timeout(300), on_each_postgres
+]  # fmt: skip
 
 LEASE = 30.0
 """Longer than the outages of a test together: a worker stops its runs when their leases cannot be renewed in time."""
@@ -40,8 +42,8 @@ def check_each_ran_once(jobs: Jobs, made: list[str]) -> None:
     check_counts(jobs, len(made))
 
 
-def test_jobs_survive_crashes_of_the_server_and_run_once(make_workers: MakeWorkers) -> None:
-    with PostgresServer(fsync=True) as server:
+def test_jobs_survive_crashes_of_the_server_and_run_once(make_workers: MakeWorkers, postgres_service: str) -> None:
+    with PostgresServer(service=postgres_service, fsync=True) as server:
         workers = make_workers(server.url(), LEASE)
         with closing(workers.jobs()) as jobs:
             long, short = begin(workers, jobs)
@@ -52,9 +54,9 @@ def test_jobs_survive_crashes_of_the_server_and_run_once(make_workers: MakeWorke
             check_each_ran_once(jobs, [*long, *short])
 
 
-def test_jobs_survive_failover_to_a_standby_and_run_once(make_workers: MakeWorkers) -> None:
+def test_jobs_survive_failover_to_a_standby_and_run_once(make_workers: MakeWorkers, postgres_service: str) -> None:
     """Commits wait for the standby, so that nothing acknowledged is lost; that is not promised otherwise."""
-    with PostgresServer(fsync=True) as primary, primary.standby() as standby:
+    with PostgresServer(service=postgres_service, fsync=True) as primary, primary.standby() as standby:
         until(lambda: primary.fetch("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"))
         workers = make_workers(
             f"postgresql://postgres@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/postgres", LEASE

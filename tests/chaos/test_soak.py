@@ -34,6 +34,16 @@ def test_invariants_hold_in_soak_on_postgresql() -> None:
     check_soak("postgres", Targets())
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("kind", [
+    pytest.param("postgres-15", marks=pytest.mark.service("postgresql-15")),
+    pytest.param("postgres-18", marks=pytest.mark.service("postgresql-18")),
+])  # fmt: skip
+def test_invariants_hold_in_small_soak_on_other_versions_of_postgresql(kind: str) -> None:
+    check_soak(kind, Targets().times(0.3))
+
+
 def check_soak(kind: str, targets: Targets) -> None:
     """Run a soak, and check that its faults happened and that no invariant was violated."""
     outcome = Soak(kind, targets, seed()).run()

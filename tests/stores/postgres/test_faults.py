@@ -25,10 +25,10 @@ from milepost.stores.protocol import Claim, Write
 from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.groups import dying
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import PostgresServer, on_each_postgres
 from tests.waiting import until
 
-pytestmark = pytest.mark.service("postgresql")
+pytestmark = [pytest.mark.service("postgresql"), on_each_postgres]
 FIELDS = {"type": "t", "run_by": "worker", "ready": "q", "slot": "q", "max_attempts": "1", "budget": "1"}
 LEASE = 30_000_000
 
@@ -303,8 +303,8 @@ def test_lost_connections_are_replaced_without_noise(
     assert caplog.records == []
 
 
-def test_restart_of_the_server_is_survived() -> None:
-    with PostgresServer(fsync=True) as server:
+def test_restart_of_the_server_is_survived(postgres_service: str) -> None:
+    with PostgresServer(service=postgres_service, fsync=True) as server:
         store = PostgresStore(server.url(), connect_budget=60)
         create(store, "a")
         server.stop("immediate")

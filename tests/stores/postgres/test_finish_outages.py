@@ -9,12 +9,12 @@ import pytest
 
 from milepost import AsyncRun, Job, Jobs, Run
 from tests.chaos.proxy import Proxy
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import PostgresServer, on_each_postgres
 from tests.stores.postgres.conftest import through
 from tests.stores.postgres.orders import orders
 from tests.waiting import PATIENCE
 
-pytestmark = pytest.mark.service("postgresql")
+pytestmark = [pytest.mark.service("postgresql"), on_each_postgres]
 
 
 def run(jobs: Jobs, target: Any) -> Job:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from milepost import Job, Jobs, Settings
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import OTHER_POSTGRES, PostgresServer
 from tests.stores.postgres.orders import empty_orders, orders
 
 pytestmark = pytest.mark.service("postgresql")
@@ -21,12 +21,15 @@ BATCH = 1_000
 
 
 @pytest.mark.parametrize(
-    "kills",
+    ("postgres_service", "kills"),
     [
-        5,
-        pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
-        pytest.param(10_000, marks=[pytest.mark.nightly, pytest.mark.timeout(7200)]),
+        ("postgresql", 5),
+        pytest.param("postgresql", 100, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param("postgresql", 10_000, marks=[pytest.mark.nightly, pytest.mark.timeout(7200)]),
+        *(pytest.param(*other.values, 20, marks=other.marks) for other in OTHER_POSTGRES),
     ],
+    indirect=["postgres_service"],
+    scope="session",
 )
 def test_rows_are_those_of_completed_jobs(postgres_server: PostgresServer, postgres_url: str, kills: int) -> None:
     empty_orders(postgres_url)

@@ -23,11 +23,11 @@ from milepost.stores.postgres import PostgresStore
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
 from tests.chaos.proxy import Proxy
-from tests.postgres_server import PostgresServer, owner_of
+from tests.postgres_server import PostgresServer, on_each_postgres, owner_of
 from tests.stores.postgres.conftest import through
 from tests.waiting import until
 
-pytestmark = pytest.mark.service("postgresql")
+pytestmark = [pytest.mark.service("postgresql"), on_each_postgres]
 
 
 def test_refused_connections_name_the_limits_and_end(postgres_server: PostgresServer) -> None:
