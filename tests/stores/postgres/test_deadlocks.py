@@ -14,13 +14,13 @@ import psycopg
 import pytest
 
 from milepost import AsyncJobs, Jobs, Run
-from milepost.core.errors import StoreUnavailableError
+from milepost.core.errors import LeaseHeldError, StoreUnavailableError
 from milepost.stores.postgres import PostgresStore
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import PostgresServer, on_each_postgres
 from tests.stores.postgres.orders import empty_orders
 from tests.waiting import PATIENCE, until
 
-pytestmark = pytest.mark.service("postgresql")
+pytestmark = [pytest.mark.service("postgresql"), on_each_postgres]
 
 AT_ONCE, NEVER = ("?options=-cdeadlock_timeout%3D" + time for time in ("1ms", "1h"))
 """When a transaction that waits looks for a deadlock. That of the tests waits last, and is the one that fails."""
@@ -187,7 +187,7 @@ settings.configure(DATABASES={{"default": {{"ENGINE": "django.db.backends.postgr
 django.setup()
 from django.db import connection, transaction
 from milepost import Jobs
-from milepost.core.errors import StoreUnavailableError
+from milepost.core.errors import LeaseHeldError, StoreUnavailableError
 from milepost.stores.postgres import PostgresStore
 jobs = Jobs(PostgresStore({postgres_url!r}, namespace="deadlocks", patience={PATIENCE}))
 try:
@@ -230,3 +230,43 @@ def test_deadlock_over_a_row_of_the_caller_is_reported_with_the_key(
         db.rollback()
         thread.join(PATIENCE)
     assert keys(jobs) == ["a"]
+
+
+def test_wait_that_ends_before_a_deadlock_is_found_names_both_keys(
+    jobs: Jobs, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    store = PostgresStore(postgres_url, namespace="deadlocks", patience=0.2)
+    impatient = Jobs(store)
+    with Other(jobs, postgres_url) as other, psycopg.connect(postgres_url + NEVER) as db:
+        impatient.using(db).submit("ship", unique_key="unrelated")
+        impatient.using(db).submit("ship", unique_key="a")
+        other.wait_for_a(postgres_server)
+        with pytest.raises(
+            LeaseHeldError,
+            match=r"^locked by another transaction for more than 0\.2 s over the unique keys 'a' and 'b'; "
+            "nothing was written, try again$",
+        ):
+            impatient.using(db).submit("ship", unique_key="b")
+        db.rollback()
+    impatient.close()
+    assert keys(jobs) == ["a", "b"]
+
+
+def test_conflicts_over_a_job_id_name_it(jobs: Jobs, postgres_server: PostgresServer, postgres_url: str) -> None:
+    store = PostgresStore(postgres_url, namespace="deadlocks", patience=0.2)
+    impatient = Jobs(store)
+    with psycopg.connect(postgres_url + NEVER) as other, psycopg.connect(postgres_url + AT_ONCE) as db:
+        jobs.using(other).submit("ship", job_id="b")
+        jobs.using(db).submit("ship", job_id="a")
+        with pytest.raises(LeaseHeldError, match=r"for more than 0\.2 s over the job ID 'b'; nothing was written"):
+            impatient.using(db).submit("ship", job_id="b")
+        thread = threading.Thread(target=lambda: jobs.using(other).submit("ship", job_id="a"))
+        thread.start()
+        until(lambda: postgres_server.fetch("SELECT 1 FROM pg_locks WHERE NOT granted"))
+        with pytest.raises(StoreUnavailableError, match=r"deadlock with another transaction over the job ID 'b'; roll"):
+            jobs.using(db).submit("ship", job_id="b")
+        db.rollback()
+        thread.join(PATIENCE)
+        other.commit()
+    impatient.close()
+    assert sorted(job.job_id for job in jobs.list_jobs()) == ["a", "b"]

@@ -82,16 +82,18 @@ class CallerTransaction(Transaction):
         super().__init__(connection, namespace)
         self._given = connection.given
         self._keys: list[str] = []
+        self._ids: list[str] = []
         self._begun = True
         self._locks = locks
         self._is_bounded = False
 
     async def run(self, *parts: Part) -> list[Rows]:
+        names = {name: values or {} for name, values in parts}
+        self._ids = names.get("jobs_insert", {}).get("id", [])
         if self._is_bounded:
             return await super().run(*parts)
         self._is_bounded = True
         first: list[Part] = [("savepoint", None), ("caller_patience", {"patience": self.patience})]
-        names = {name: values or {} for name, values in parts}
         self._keys = names.get("lock_keys", {}).get("keys", [])
         found = await super().run(*first, *parts)
         field = "unique_key" if self._keys else "after" if "members" in names else "using"
@@ -133,16 +135,24 @@ class CallerTransaction(Transaction):
             known = _locked_keys[self._given] = (began, set())
         known[1].update(self._keys)
 
-    async def keys_of(self, deadlock: pg.DeadlockDetected) -> list[str]:
-        """Return the unique keys that a deadlock was over, as far as they are of this transaction."""
+    async def keys_of(self, conflict: psycopg.Error) -> list[str]:
+        """Return the unique keys that a deadlock or a long wait was over, as far as they are of this transaction."""
         _, known = _locked_keys.get(self._given, ("", ()))
-        found = _ADVISORY_LOCK.findall(deadlock.diag.message_detail or "")
-        locks = [struct.unpack("!q", struct.pack("!II", int(high), int(low)))[0] for high, low in found]
         keys = [*known, *self._keys]
-        if not keys or not locks:
+        if not keys:
             return []
-        (rows,) = await super().run(("keys_of_locks", {"keys": keys, "locks": locks}))
+        asked: Part = ("keys_of_others", {"keys": keys})
+        if isinstance(conflict, pg.DeadlockDetected):
+            found = _ADVISORY_LOCK.findall(conflict.diag.message_detail or "")
+            locks = [struct.unpack("!q", struct.pack("!II", int(high), int(low)))[0] for high, low in found]
+            asked = ("keys_of_locks", {"keys": keys, "locks": locks})
+        (rows,) = await super().run(asked)
         return [key for (key,) in rows]
+
+    def id_of(self, conflict: psycopg.Error) -> str | None:
+        """Return the id of the job that this transaction was creating when it met another one with that id."""
+        is_over_id = '"jobs_pkey"' in (conflict.diag.context or "")
+        return self._ids[0] if is_over_id and len(self._ids) == 1 else None
 
 
 class CallerDatabase(Database):
@@ -165,6 +175,9 @@ class CallerDatabase(Database):
         transaction = CallerTransaction(self._connection, self.namespace, locks=self._locks)
         try:
             return await self._undone(transaction, work)
+        except pg.LockNotAvailable as error:
+            over = await _over(transaction, error)
+            raise meaning(error, self.namespace.where, self.namespace.patience, over) or error from error
         except pg.DeadlockDetected as error:
             raise StoreUnavailableError(
                 f"{self.namespace.where}: deadlock with another transaction{await _over(transaction, error)}; roll yours back "
@@ -194,11 +207,13 @@ class CallerDatabase(Database):
             raise
 
 
-async def _over(transaction: CallerTransaction, deadlock: pg.DeadlockDetected) -> str:
-    """Return the words that name the unique keys that a deadlock was over, if any."""
+async def _over(transaction: CallerTransaction, conflict: psycopg.Error) -> str:
+    """Return the words that name the unique keys or the job ID that a deadlock or a long wait was over, if any."""
+    if (job_id := transaction.id_of(conflict)) is not None:
+        return f" over the job ID {job_id!r}"
     keys: list[str] = []
     with suppress(psycopg.Error):  # the connection is lost as well
-        keys = await transaction.keys_of(deadlock)
+        keys = await transaction.keys_of(conflict)
     return f" over the unique key{'s' * (len(keys) > 1)} {' and '.join(map(repr, keys))}" if keys else ""
 
 

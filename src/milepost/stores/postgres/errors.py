@@ -36,16 +36,18 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def meaning(error: psycopg.Error, where: str, patience: float) -> MilepostError | None:
+def meaning(error: psycopg.Error, where: str, patience: float, over: str = "") -> MilepostError | None:
     """Return the exception for an error of the server, or None if it is an error of this program.
 
-    `where` is the URL for display. `patience` is how many seconds a lock was waited for.
+    `where` is the URL for display. `patience` is how many seconds a lock was waited for, and `over` says what that is for.
     """
     text = one_line(error)
     if isinstance(error, pg.LockNotAvailable):
+        over = over or (
+            ", probably by a run that is committing its result, or by a submit of the same unique key or job ID"
+        )
         return LeaseHeldError(
-            f"locked by another transaction for more than {patience:g} s, probably by a run that is committing its "
-            "result, or by a submit of the same unique key or job ID; nothing was written, try again"
+            f"locked by another transaction for more than {patience:g} s{over}; nothing was written, try again"
         )
     if isinstance(error, (pg.DiskFull, pg.OutOfMemory)):
         return StoreFullError(f"{where}: {text}; free space on the server")

@@ -76,6 +76,12 @@ SELECT pg_advisory_xact_lock(hashtextextended('[jobs]' || key, 1)) FROM (
 SELECT DISTINCT key FROM unnest(%(keys)s::text[]) AS k (key)
 WHERE hashtextextended('[jobs]' || key, 1) = ANY(%(locks)s::bigint[]) ORDER BY key
 
+-- name: keys_of_others
+-- Find which of these unique keys other transactions have locked, or wait for.
+SELECT DISTINCT key FROM unnest(%(keys)s::text[]) AS k (key) JOIN pg_locks AS l ON l.locktype = 'advisory' AND l.objsubid = 1
+    AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('[jobs]' || key, 1)
+WHERE l.pid <> pg_backend_pid() AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY key
+
 -- name: lock_jobs
 -- Lock the records of a batch, in the order of their ids, so that two batches cannot wait for each other. A job that is to
 -- wait for one of them may be created in the meantime.
