@@ -203,4 +203,4 @@ def test_blocking_client_has_batches() -> None:
             assert batch.counts() == MemberCounts(total=1, open=1)
         client.update_job(job.job_id, "completed")
         ended = batch.wait(PATIENCE)
-    assert (ended.status, ended.labels, ended.message) == ("completed", {"tenant": "acme"}, "1 jobs")
+    assert (ended.status, ended.labels, ended.message) == ("completed", {"tenant": "acme"}, "1 job")
