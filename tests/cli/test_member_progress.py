@@ -58,6 +58,8 @@ def test_waiting_parent_shows_how_many_children_have_ended(
     parent = jobs.submit("import", {"pages": 10}).job_id
     words = "Waiting for its children: 2 of 10 have ended, 1 failed"
     until(lambda: words in where.call("ls", "type:import"))
+    first, *_ = where.call("tree", parent).splitlines()
+    assert first == f"pending     20%  import  {parent}  {words}"
     (row,) = where.rows("ls", "type:import")
     counts = {"total": 10, "open": 8, "completed": 1, "failed": 1, "cancelled": 0}
     assert row["waiting_for"] == {"code": "after", "params": {"group": f"children:{parent}", **counts}}

@@ -10,7 +10,7 @@ from milepost.cli import exit_codes
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import find_jobs, jobs_argument, select_jobs
 from milepost.cli.rendering.live import echo, echo_json
-from milepost.core.activity import percent
+from milepost.core.activity import progress_text
 from milepost.core.job import Job
 
 PAGE = 1000
@@ -32,7 +32,7 @@ def tree(words: tuple[str, ...], limit: int) -> int:
     """Print jobs with their children, oldest first, one line each."""
     context = current()
     jobs, _ = select_jobs(context, words)
-    found = [one for job in jobs for one in _walk(context, job, limit, 0)]
+    found = [one for job in context.with_member_progress(jobs) for one in _walk(context, job, limit, 0)]
     shown = iter(context.with_start_forecast([one for _, one in found if isinstance(one, Job)]))
     for depth, one in found:
         if isinstance(one, int):
@@ -59,4 +59,5 @@ def _walk(context: CommandContext, job: Job, limit: int, depth: int) -> Iterator
 
 def _line(depth: int, job: Job) -> str:
     name = f"{job.child_key}  " if job.child_key else ""
-    return f"{'  ' * depth}{job.status.value:<9}  {percent(job.progress):>4}  {job.job_type}  {name}{job.job_id}  {job.activity}"
+    line = f"{'  ' * depth}{job.status.value:<9}  {progress_text(job):>4}  {job.job_type}  {name}{job.job_id}  {job.activity}"
+    return line.rstrip()
