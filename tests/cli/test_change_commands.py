@@ -90,3 +90,19 @@ def test_pause_resume_and_answer(working: StoreFixture) -> None:
     [job] = working.rows("show", job_id)
     given = {one["key"]: (one["state"], one["answer"]) for one in job["questions"]}
     assert given == {"publish": ("early", {"approved": True}), "note": ("early", "plain text")}
+
+
+@covers("submit")
+def test_submit_after_bad_groups_creates_nothing(working: StoreFixture) -> None:
+    with working.manager() as manager:
+        manager.create_job("a", group="import")
+    for entry, problem in (
+        ("job:b", "after: there is no job 'b'; submit it first"),
+        ("group:Import", "after: no job is in the group 'Import'; submit its members first"),
+        ("jobs:a", "after: 'jobs:a' must begin with job: or children: or group:, for example job:a"),
+    ):
+        assert problem in working.run("submit", "count", "1", "--after", "job:a", "--after", entry).stderr
+    refused = working.run("submit", "count", "1", "--group", "import", "--after", "group:import")
+    assert refused.returncode != 0
+    assert "would never close: the job itself is a member of it; omit it" in refused.stderr
+    assert [job["job_id"] for job in working.rows("ls")] == ["a"]

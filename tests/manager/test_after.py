@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from milepost import AsyncJobs, Jobs, Run
@@ -11,6 +13,7 @@ from milepost.core.errors import InvalidInputError
 from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Store
 from tests.waiting import PATIENCE
+from tests.web.conftest import client_of
 
 
 @pytest.fixture
@@ -98,6 +101,42 @@ def test_long_chain_in_a_batch_is_checked_by_few_reads(jobs: Jobs, monkeypatch: 
         before = len(reads)
         last = jobs.submit("load", {}, after=[last], group="batch")
         assert len(reads) - before <= 8
+
+
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        ({"after": ["job:b"]}, ("after: there is no job 'b'; submit it first",)),
+        ({"after": ["job:a", "children:b"]}, ("after: there is no job 'b'; submit it first",)),
+        ({"after": ["group:Import"]}, ("after: no job is in the group 'Import'; submit its members first",)),
+        ({"after": ["jobs:a"]}, ("after: 'jobs:a' must begin with job: or children: or group:, for example job:a",)),
+        ({"after": ["group:import"], "group": "import"}, ("after: 'group:import' would never close", "omit it")),
+        ({"after": ["job:then"], "group": "import"}, ("job then waits for group:import", "omit it")),
+        ({"after": [f"job:{n}" for n in range(101)]}, ("after", "100")),
+        ({"after": "job:a"}, ("after", "list")),
+        ({"after": ["job:a"], "on_failure": "ignore"}, ("on_failure", "cancel", "run")),
+        ({"group": "closed"}, ("group: batch 'closed' is closed; only its running members can add jobs",)),
+    ],
+)
+def test_bad_groups_over_http_create_nothing(jobs: Jobs, body: dict[str, object], texts: tuple[str, ...]) -> None:
+    jobs.create_job("a", group="import")
+    jobs.submit("load", {}, job_id="then", after=["group:import"])
+    with jobs.batch("closed"):
+        pass
+    before = jobs.count_jobs()
+
+    async def submit() -> httpx.Response:
+        apart = AsyncJobs(jobs.store.with_blocking(blocking=False), handlers=jobs.handlers)
+        async with client_of(apart) as web:
+            refused = await web.post("/api/jobs", json={"job_type": "load", **body})
+        await apart.close()
+        return refused
+
+    refused = asyncio.run(submit())
+    assert refused.status_code == 422, refused.text
+    for text in texts:
+        assert text in refused.text
+    assert jobs.count_jobs() == before
 
 
 def test_reason_of_waiting_is_shown(jobs: Jobs) -> None:
