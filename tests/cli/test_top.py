@@ -34,3 +34,14 @@ def test_job_of_unknown_length_has_no_percentage(milepost: CommandRunner) -> Non
             break
     manager.close()
     assert "0%" not in text
+
+
+def test_error_with_brackets_is_no_markup(milepost: CommandRunner) -> None:
+    """Regression: its text was read as markup, which ended the screen with a MarkupError, or made a button of it."""
+    (milepost.folder / "state" / "milepost").mkdir(parents=True)
+    JobManager(f"sqlite:///{milepost.folder}/state/milepost/jobs.db").close()
+    terminal = milepost.on_terminal("top", "created:[/b]", columns=120, lines=24)
+    terminal.wait_for("'[/b]' is not a time")
+    terminal.press("q")
+    assert terminal.finish() == 0
+    assert "MarkupError" not in terminal.raw

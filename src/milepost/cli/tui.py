@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.markup import escape
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -96,13 +97,13 @@ class Screen(App[None]):
             counts = {name: manager.count_jobs(status=name) for name in ("running", "pending", "failed")}
             counts["stalled"] = manager.count_jobs(stalled=True)
         except MilepostError as error:
-            self.call_from_thread(self._header, clean(" ".join(str(error).split())))
+            self.call_from_thread(self._header, Text(_error_line(error)))
         else:
             self.call_from_thread(self._render, replace(page, jobs=jobs), counts)
         finally:
             self._asking.release()
 
-    def _header(self, shown: RenderableType | str) -> None:
+    def _header(self, shown: RenderableType) -> None:
         self.query_one("#head", Static).update(shown)
 
     def _render(self, page: Page, counts: dict[str, int]) -> None:
@@ -213,10 +214,14 @@ class Screen(App[None]):
             try:
                 manager.cancel_job(job.job_id) if verb == "cancel" else manager.retry_job(job.job_id)
             except MilepostError as error:
-                self.call_from_thread(self.notify, " ".join(str(error).split()), severity="error")
+                self.call_from_thread(self.notify, escape(_error_line(error)), severity="error")
             self._start_poll()
 
         self.run_worker(change, thread=True)
+
+
+def _error_line(error: Exception) -> str:
+    return clean(" ".join(str(error).split()))
 
 
 def make_screen(context: CommandContext, text: str) -> Screen:
