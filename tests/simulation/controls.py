@@ -52,7 +52,7 @@ def _lost_record() -> Patches:
     return [mock.patch.object(MemoryStore, "purge", lambda self, before, limit: purge(self, before=OPEN, limit=limit))]
 
 
-@bug("crashes without end", "a job is tried again however often it crashed", "budgets-hold")
+@bug("crashes without end", "a job is tried again however often it crashed", "budgets-hold", "crash-loop-is-named")
 def _crashes_without_end() -> Patches:
     holds = operations.holds
     return [mock.patch.object(operations, "holds", lambda guard, *rest: guard[0] != "ge" and holds(guard, *rest))]
