@@ -14,8 +14,8 @@ from milepost.run.forecast.forecast import Forecast, stall_threshold
 from milepost.run.forecast.history import PartProfile, RunHistory, RunProfile, Timeline, read_profiles
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.sync_bridge import run_sync
-from tests.run.test_eta import BEGIN, Known, report, seen, stage
-from tests.waiting import until
+from tests.run.test_eta import BEGIN, Known, report, stage
+from tests.waiting import current, until
 
 pytestmark = pytest.mark.timing
 
@@ -123,15 +123,15 @@ def test_stalled_run_is_flagged_listed_and_continues(manager: JobManager) -> Non
 
     with manager.track("demo") as run, run.stage("Work", total=10) as work:
         work.advance(4)
-        reason = until(lambda: seen(manager, run.job_id).stalled)
+        reason = until(lambda: current(manager, run.job_id).stalled)
         assert reason.startswith("No progress for more than ")
         assert " in Work (longest pause in the last run: " in reason
-        assert (seen(manager, run.job_id).eta, found(), manager.count_jobs(stalled=True)) == (None, [run.job_id], 1)
-        assert seen(manager, run.job_id).status == "running", "a stall is a flag, and nothing is stopped"
+        assert (current(manager, run.job_id).eta, found(), manager.count_jobs(stalled=True)) == (None, [run.job_id], 1)
+        assert current(manager, run.job_id).status == "running", "a stall is a flag, and nothing is stopped"
 
         def moves_on() -> bool:
             work.advance(0.01)
-            return (seen(manager, run.job_id).to_dict()["stalled"], found(), manager.count_jobs(stalled=True)) == (
+            return (current(manager, run.job_id).to_dict()["stalled"], found(), manager.count_jobs(stalled=True)) == (
                 None,
                 [],
                 0,
@@ -142,4 +142,4 @@ def test_stalled_run_is_flagged_listed_and_continues(manager: JobManager) -> Non
         dict(event.data) for event in run_sync(manager.store.events(run.job_id)) if event.kind == "stalled"
     ]
     assert [data.get("stalled") for data in events][:2] == [reason, None]
-    assert seen(manager, run.job_id).status == "completed"
+    assert current(manager, run.job_id).status == "completed"
