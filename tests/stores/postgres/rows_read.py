@@ -31,6 +31,7 @@ def rows_read(
         )
         ((plan,),) = cursor.fetchall()
         connection.rollback()
+    assert "JIT" not in plan[0], "to compile a statement of a queue takes longer than to run it"
     steps = [plan[0]["Plan"]]
     for step in steps:
         steps += step.get("Plans", [])

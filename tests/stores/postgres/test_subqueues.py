@@ -49,7 +49,7 @@ def test_claim_reads_only_the_first_partitions(store: PostgresStore, postgres_se
     create(store, *(f"p{number:03}" for number in range(PARTITIONS)))
     assert claim(store) == ["p000"]
     ring: dict[str, Any] = {"rings": [RING], "full": []}
-    rows = partial(rows_read, store, postgres_server.url(), settings=("patience", "no_bitmaps"))
+    rows = partial(rows_read, store, postgres_server.url(), settings=("patience", "claim_plans"))
     assert rows("first_subqueues", **ring, most=2) == 2
     assert rows("claimable_in", **ring) <= 2
     assert rows("rings", queues=["t"]) <= 2

@@ -69,9 +69,9 @@ class Start:
         """
         claim = self._claim
         every = sorted({ring for some in rings.values() for ring in some})
-        taken: list[Part] = [("no_bitmaps", None), ("arrivals_take", {"rings": every})]
+        taken: Part = ("arrivals_take", {"rings": every})
         turned = ("queue_turns", {"queues": list(claim.queues)})
-        *_, last, limits, counted = await self._tx.run(*taken, turned, *capacity_parts(rings, claim.queues))
+        *_, last, limits, counted = await self._tx.run(taken, turned, *capacity_parts(rings, claim.queues))
         read = open_rings(rings, claim.queues, self._batch.now, limits, counted)
         capacities = read.capacities
         found = {queue: Subqueue(UNKNOWN_RANK, turn, queue) for queue, turn in last}

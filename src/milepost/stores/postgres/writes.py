@@ -179,8 +179,8 @@ class Writer:
         request = {**asked, "most": most, "more": 0, "job": claim.job_id, "refused": [], "promoted": PROMOTED}
         who = {"worker": claim.worker, "op": claim.operation_id}
         found = await self._tx.run(
-            *parts, ("lock_keys_of_limits", asked), ("claim_repeated", who), ("claim_promote", request),
-            (name, request), ("claim_next_due", asked), ("now", None),
+            *parts, ("claim_plans", None), ("lock_keys_of_limits", asked), ("claim_repeated", who),
+            ("claim_promote", request), (name, request), ("claim_next_due", asked), ("now", None),
         )  # fmt: skip
         locked, repeated, _, heads, due, ((now,),) = found[-6:]
         if marked:

@@ -6,6 +6,12 @@
     AND (SELECT true FROM [draining] AS d WHERE d.id = r.id) IS NULL
     AND (SELECT true FROM [draining] AS d WHERE d.key = r.unique_key AND d.key <> '' LIMIT 1) IS NULL
 
+-- name: claim_plans
+-- Let the planner use plain index scans in what reads a queue. They begin with the first record, however few the statistics
+-- expect, and mark the entries of rows that have gone. A bitmap scan reads all of these, and again each time. What is off counts as
+-- very expensive where nothing else is left, for which PostgreSQL would start its compiler (`jit`).
+SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)
+
 -- name: open_queues
 -- Part of every claim: the queues that may start jobs now, each with its slot and how many.
     SELECT q.queue, q.slot, least(%(most)s, coalesce(s.most, q.own) - h.held) AS capacity

@@ -37,10 +37,6 @@ SELECT key, in_turn, rings, pg_advisory_xact_lock(hashtextextended('[leases]' ||
     --@keys_of_subqueues
 SELECT DISTINCT n.queue || E'\x1f' || split_part(n.name, E'\x1f', 2) FROM names AS n WHERE n.name IS NOT NULL
 
--- name: no_bitmaps
--- Let the planner use plain index scans, which mark the entries of rows that have gone. A bitmap scan reads them again each time.
-SELECT set_config('enable_bitmapscan', 'off', true)
-
 -- name: arrivals_put
 -- Note that records came to subqueues.
 INSERT INTO [arrivals] SELECT unnest(%(names)s::text[])
