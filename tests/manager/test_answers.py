@@ -14,10 +14,9 @@ import pytest
 
 from milepost import AsyncJobs, AsyncRun, Jobs, RejectedError, Run, Settings
 from milepost.core.errors import InvalidInputError
-from milepost.core.job import Job
 from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import run_sync
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, current, until
 from tests.web.conftest import client_of
 
 pytestmark = pytest.mark.timing
@@ -91,17 +90,11 @@ def jobs(every_store: Store, request: pytest.FixtureRequest) -> Iterator[Jobs]:
     jobs.close()
 
 
-def get(jobs: Jobs, job_id: str) -> Job:
-    job = jobs.get_job(job_id)
-    assert job is not None
-    return job
-
-
 def asked(jobs: Jobs, **params: Any) -> str:
     """Return the id of a job that waits for its answer. No worker is left."""
     job_id = jobs.submit("publish", params).job_id
     with jobs.run_workers(concurrency=1):
-        until(lambda: "held" in get(jobs, job_id).record)
+        until(lambda: "held" in current(jobs, job_id).record)
     return job_id
 
 
@@ -120,13 +113,13 @@ def test_answers_are_exact(jobs: Jobs, face: Face) -> None:
     assert result(jobs, early) == "True"
 
     open_question = asked(jobs)
-    version = get(jobs, open_question).version
+    version = current(jobs, open_question).version
     assert face(jobs, [(open_question, "publish", "yes")]) == ["InvalidInputError"]
-    assert get(jobs, open_question).version == version
+    assert current(jobs, open_question).version == version
     errors = face(jobs, [(open_question, "publish", value) for value in (True, False)])
     assert sorted(errors) == ["", "AlreadyAnsweredError"]
     assert result(jobs, open_question) == ("True" if not errors[0] else "False")
-    (question,) = get(jobs, open_question).questions
+    (question,) = current(jobs, open_question).questions
     assert question.answer is not errors[0]
     assert [event.kind for event in jobs.events(open_question)].count("answered") == 1
     assert face(jobs, [(open_question, "other", True)]) == ["IllegalTransitionError"]
@@ -135,18 +128,18 @@ def test_answers_are_exact(jobs: Jobs, face: Face) -> None:
 @pytest.mark.parametrize("face", [by_threads, by_tasks, by_requests])
 def test_answer_to_an_expired_question_is_refused(jobs: Jobs, face: Face) -> None:
     job_id = asked(jobs, expires=60.0)
-    (question,) = get(jobs, job_id).questions
+    (question,) = current(jobs, job_id).questions
     assert question.expires_at is not None
     assert face(jobs, [(job_id, "publish", True)]) == [""]
     assert result(jobs, job_id) == "True"
 
     late = jobs.submit("publish", {"expires": 0.2}).job_id
     with jobs.run_workers(concurrency=1):
-        until(lambda: get(jobs, late).questions)
-    expires = get(jobs, late).questions[0].expires_at
+        until(lambda: current(jobs, late).questions)
+    expires = current(jobs, late).questions[0].expires_at
     assert expires is not None
     until(lambda: run_sync(jobs.store.now()) > datetime.fromisoformat(expires).timestamp() * 1e6)
     (error,) = face(jobs, [(late, "publish", True)])
-    assert error == ("QuestionExpiredError" if not get(jobs, late).is_terminal else "IllegalTransitionError")
+    assert error == ("QuestionExpiredError" if not current(jobs, late).is_terminal else "IllegalTransitionError")
     assert result(jobs, late) == "False"
     assert face(jobs, [(late, "publish", True)]) == ["IllegalTransitionError"]

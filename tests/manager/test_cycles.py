@@ -19,7 +19,7 @@ from milepost.settings import Settings
 from milepost.stores import cycles
 from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import run_sync
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, current, until
 from tests.web.conftest import client_of
 
 
@@ -38,12 +38,6 @@ def jobs(every_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     jobs.worker()  # so that a store in memory starts no worker by itself
     yield jobs
     jobs.close()
-
-
-def found(jobs: Jobs, job_id: str) -> Job:
-    job = jobs.get_job(job_id)
-    assert job is not None
-    return job
 
 
 def warnings(jobs: Jobs) -> list[str]:
@@ -90,7 +84,7 @@ def test_cycle_of_two_submits_is_flagged(jobs: Jobs, order: str) -> None:
     free = jobs.submit("load", {}, group="free", after=["group:one"])
     sweep(jobs)
     assert jobs.count_jobs(stalled=True) == 2
-    job = found(jobs, "a")
+    job = current(jobs, "a")
     text = (
         "'group:two' would never close: job b waits for group:one, and the job itself is a member of it; "
         "cancel one of these jobs"
@@ -100,16 +94,16 @@ def test_cycle_of_two_submits_is_flagged(jobs: Jobs, order: str) -> None:
     assert job.waiting_for.params == {"group": "group:two", "stalled": text}
     assert job.activity == f"Waiting for group two, which is stalled: {text}"
     assert [event.kind for event in jobs.events("a")] == ["created", "stalled"]
-    assert found(jobs, free.job_id).stalled is None
+    assert current(jobs, free.job_id).stalled is None
     (warning,) = warnings(jobs)
     newest, oldest = order
     text = f"jobs that wait for themselves and will never start: 2 ({newest}, {oldest}); {newest}: "
-    assert warning == f"{text}{found(jobs, newest).stalled}"
+    assert warning == f"{text}{current(jobs, newest).stalled}"
     version = job.version
     sweep(jobs)
-    assert found(jobs, "a").version == version, "the flag is written once"
+    assert current(jobs, "a").version == version, "the flag is written once"
     jobs.cancel_job("b")
-    assert [found(jobs, name).status for name in ("a", "b", "one", "two")] == [
+    assert [current(jobs, name).status for name in ("a", "b", "one", "two")] == [
         "cancelled",
         "cancelled",
         "failed",
@@ -134,7 +128,7 @@ def test_cycle_through_a_long_chain_is_flagged(jobs: Jobs, monkeypatch: pytest.M
 
     def flagged() -> str | None:
         run_sync(sweeper.sweep())
-        return found(jobs, "x").stalled
+        return current(jobs, "x").stalled
 
     assert not flagged()
     assert until(flagged) == (
@@ -154,7 +148,7 @@ def test_job_that_waits_for_others_is_not_flagged(jobs: Jobs) -> None:
     assert jobs.count_jobs(stalled=True) == 0
     with jobs.run_workers():
         assert jobs.wait("then", PATIENCE).status == "completed"
-    assert found(jobs, "next-4").status == "completed"
+    assert current(jobs, "next-4").status == "completed"
 
 
 def test_released_job_is_not_checked(jobs: Jobs) -> None:
@@ -167,8 +161,8 @@ def test_released_job_is_not_checked(jobs: Jobs) -> None:
     for _ in range(3):
         sweep(jobs)
     assert jobs.count_jobs(stalled=True) == 0
-    assert found(jobs, "runs").status == "pending"
-    assert "stale" not in found(jobs, "runs").record
+    assert current(jobs, "runs").status == "pending"
+    assert "stale" not in current(jobs, "runs").record
 
 
 def test_member_of_a_batch_cannot_wait_for_its_record(jobs: Jobs) -> None:

@@ -178,7 +178,7 @@ PRIVATE: tuple[Field, ...] = (
     ),
     Field(
         doc="The time limit of one attempt.", name="timeout", copied=True,
-        option=Option(kind="duration", flag="--timeout", help="Stop an attempt that runs longer than TIME."),
+        option=Option(kind="duration", low=1, flag="--timeout", help="Stop an attempt that runs longer than TIME."),
     ),
     Field(
         doc="The most that all runs of the job may spend (`run.add_usage`), as `{\"usd\": 5}`.", name="budget", stored="usage_budget", copied=True,

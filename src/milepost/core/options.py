@@ -38,7 +38,7 @@ class Awaited(Protocol):
 class Option:
     """How a field is set at submit. `manual` and `worker` say whether the job is one that its caller or a worker runs.
 
-    `choices` are those of a "choice", its default first; `low` and `high` bound a "whole". `default` is the value that is
+    `choices` are those of a "choice", its default first; `low` and `high` bound a "whole", and `low` a "duration", in microseconds. `default` is the value that is
     not stored, `flag` the option of `milepost submit` with its `help`.
     """
 
@@ -77,9 +77,10 @@ class Option:
                     raise InvalidInputError(name, f"{value!r:.60} is not a datetime with a timezone")
                 text = str(to_micros(value, name))
             case "duration":
-                text = str(int(seconds(value, name) * 1_000_000))
-                if text == "0" and name == "timeout":
+                micros = int(seconds(value, name) * 1_000_000)
+                if micros < self.low:
                     raise InvalidInputError(name, f"{value!r:.40} must be more than 0; omit it for no limit")
+                text = str(micros)
             case "choice":
                 if value not in self.choices:
                     raise InvalidInputError(name, f"{value!r:.40} must be {' or '.join(map(repr, self.choices))}")

@@ -72,18 +72,19 @@ def convert(value: Any) -> Any:
 
 def finite_number(value: object) -> int | float | None:
     """Return a number as int or float, also one of numpy or a Decimal; None for anything else, NaN and infinities."""
-    if isinstance(value, bool):
-        return None
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
-        value = value.item()  # type: ignore[attr-defined] # of scalars, also of `numpy.bool`
-    if type(value) is float or type(value) is int:  # without look-ups of abstract classes
+    if type(value) is float or type(value) is int:  # the usual case, without look-ups of abstract classes
         number: int | float = value
-    elif isinstance(value, numbers.Integral):
-        number = int(value)
-    elif isinstance(value, numbers.Real | Decimal):
-        number = float(value)
-    else:
+    elif isinstance(value, bool):
         return None
+    else:
+        if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+            value = value.item()  # type: ignore[attr-defined] # of scalars, also of `numpy.bool`
+        if isinstance(value, numbers.Integral):
+            number = int(value)
+        elif isinstance(value, numbers.Real | Decimal):
+            number = float(value)
+        else:
+            return None
     return number if abs(number) <= MAX_NUMBER else None  # false for NaN
 
 

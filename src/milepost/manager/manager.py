@@ -142,7 +142,7 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
             plan = plan_cancel(self._new_operation_id(), by="caller", **values)
         else:
             plan = plan_update(self._new_operation_id(), target, **values)
-        outcome = await self._apply(Write(known_id(job_id), plan, False))
+        outcome = await self._apply(Write(known_id(job_id), plan, answer=False))
         if not outcome.accepted:
             raise rejection_error(outcome, job_id, "cancel" if target is JobStatus.CANCELLED else "update", target)
 

@@ -128,19 +128,17 @@ def submit_fields(
 
 def _check_times(options: Mapping[str, Any]) -> None:
     """Raise InvalidInputError if a job could never start, because its latest start is before its earliest."""
-    given = {name: options[name] for name in _TIMES if options.get(name) is not None}
-    if {"delay", "expires_in"} <= given.keys():
-        delay, expires_in = given["delay"], given["expires_in"]
-        if seconds(expires_in, "expires_in") < seconds(delay, "delay"):
-            raise InvalidInputError("expires_in", f"{expires_in!r:.40} is less than the delay {delay!r:.40}: {_NEVER}")
-    if {"not_before", "not_after"} <= given.keys():
-        earliest, latest = given["not_before"], given["not_after"]
-        if to_micros(latest, "not_after") < to_micros(earliest, "not_before"):
-            raise InvalidInputError("not_after", f"{latest} is before not_before, {earliest}: {_NEVER}")
-
-
-_TIMES = ("delay", "expires_in", "not_before", "not_after")
-_NEVER = "the job could never start"
+    never = "the job could never start"
+    delay, expires_in = options.get("delay"), options.get("expires_in")
+    if delay is not None and expires_in is not None and seconds(expires_in, "expires_in") < seconds(delay, "delay"):
+        raise InvalidInputError("expires_in", f"{expires_in!r:.40} is less than the delay {delay!r:.40}: {never}")
+    earliest, latest = options.get("not_before"), options.get("not_after")
+    if (
+        earliest is not None
+        and latest is not None
+        and to_micros(latest, "not_after") < to_micros(earliest, "not_before")
+    ):
+        raise InvalidInputError("not_after", f"{latest} is before not_before, {earliest}: {never}")
 
 
 def progress_text(progress: object) -> str:

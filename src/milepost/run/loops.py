@@ -92,7 +92,7 @@ def begin_each(
     place = new_place(run, stage, resumes=resumes)
     place.has_state = binding is not None
     kept = run._loops.earlier.get(place.name, {})
-    size = length_of(items) if total is None else whole_number(total, f"total of loop {place.name!r:.80}")
+    size = length_of(items) if total is None else whole_number(total, "total of loop", place.name)
     masks = run._secret_values
     continues = resumes and bool(kept.get("n")) and ("key" in kept) == (key is not None) and "results" not in kept
     continues = continues and ("state" in kept) == (binding is not None)
@@ -109,20 +109,21 @@ def begin_each(
     if run._loops.only is not None and size is not None:
         size = min(size, len(run._loops.only))
     continues = cursor is not None and bool(cursor.kept)
-    own: list[LiveStage] = []
-    into: list[LiveStage] = []
+    own: LiveStage | None = None
+    counting: LiveStage | None = None
 
     def begin(loop: Each[Any]) -> None:
+        nonlocal own, counting
         if not continues:
             log_restart(run, place, kept, remedy=_remedy(kept, binding, resume=resume, is_older=is_older))
         if stage is not None or not run._open:
             parent = run._open[-1] if run._open else None
             name = masked(stage or LOOP, masks)
-            own[:] = [run._enter(LiveStage(name, weight, size, unit, parent, run._stop_reasons, run._leave))]
-        into[:] = [run._open[-1]]
-        if into[0].unit == "item" and not into[0].count:
-            into[0].unit = single_line(unit or "item", UNIT_CHARS)
-        into[0].follow(place, current_loop(run._loops.places), size, lambda: loop.count())
+            own = run._enter(LiveStage(name, weight, size, unit, parent, run._stop_reasons, run._leave))
+        counting = run._open[-1]
+        if counting.unit == "item" and not counting.count:
+            counting.unit = single_line(unit or "item", UNIT_CHARS)
+        counting.follow(place, current_loop(run._loops.places), size, lambda: loop.count())
         place.enter()
         if cursor is not None:
             run._kept_work.begin()
@@ -132,10 +133,10 @@ def begin_each(
         if cursor is not None:
             cursor.leave()
             run._kept_work.end()
-        for stage in into:
-            stage.unfollow(place)
-        for made in own:
-            made.end() if finished else run._leave(made)
+        if counting is not None:
+            counting.unfollow(place)
+        if own is not None:
+            own.end() if finished else run._leave(own)
 
     loop: Each[T] = Each(
         items,

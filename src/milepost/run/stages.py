@@ -59,7 +59,7 @@ class LiveStage:
         leave: Callable[[LiveStage], None],
     ) -> None:
         self.name = single_line(name, 200)
-        self.weight = None if weight is None else checked_number(weight, f"weight of stage {self.name!r:.80}")
+        self.weight = None if weight is None else checked_number(weight, "weight of stage", self.name)
         self.loops = LoopCounts()
         """The tracked loops that count here."""
         self.total = total
@@ -78,7 +78,7 @@ class LiveStage:
             self.loops.drop_doubtful()
         if isinstance(n, int) and n < LARGE:  # the usual case, which needs no further check
             self.done += n
-        elif (number := checked_number(n, f"advance of stage {self.name!r:.80}")) is not None:
+        elif (number := checked_number(n, "advance of stage", self.name)) is not None:
             self.done += number
         if self._stops:
             raise self._stops[0]
@@ -93,7 +93,7 @@ class LiveStage:
 
     @total.setter
     def total(self, total: float | None) -> None:
-        number = None if total is None else checked_number(total, f"total of stage {self.name!r:.80}")
+        number = None if total is None else checked_number(total, "total of stage", self.name)
         self._total = None if number is None or number < 0 else number
 
     @property
@@ -221,17 +221,20 @@ def _weight(stage: LiveStage) -> float:
     return 1.0 if stage.weight is None else stage.weight
 
 
-def checked_number(value: Any, what: str) -> float | None:
-    """Return a number that code has given, also of numpy; log what is none, and return None."""
+def checked_number(value: Any, what: str, name: str) -> float | None:
+    """Return a number that code has given, also of numpy; log what is none, and return None.
+
+    The log names it as `what` of `name`: ``total of stage 'Embed'``.
+    """
     number = finite_number(value)
     if number is None:
-        log.warning("%s: %.40r is not a finite number; ignored", what, value)
+        log.warning("%s %.80r: %.40r is not a finite number; ignored", what, name, value)
     return number
 
 
-def whole_number(value: Any, what: str) -> int | None:
+def whole_number(value: Any, what: str, name: str) -> int | None:
     """Return a number of items; log what is none, and return None."""
-    number = checked_number(value, what)
+    number = checked_number(value, what, name)
     return None if number is None or number < 0 else int(number)
 
 

@@ -71,8 +71,9 @@ class UsageMixin:
     def add_usage(self, **amounts: float) -> None:
         """Add what the run has spent to the usage of its job: ``run.add_usage(tokens=812, usd=0.004)``.
 
-        Amounts are numbers from 0, kept as whole millionths, under up to 16 names. What rounding leaves goes into the next one. The sum of all attempts and segments is
-        `usage` of the job. It never waits: the heartbeat writes the sum, so a killed process loses what it added since then.
+        Amounts are numbers from 0, kept as whole millionths, under up to 16 names; what rounding leaves goes into the next
+        amount. The sum of all attempts and segments is `usage` of the job. It never waits: the heartbeat writes the sum, so a
+        killed process loses what it added since then.
 
         If the job has a `budget` (``handler.options(budget={"usd": 5})``) and has spent more of a name, it raises
         BudgetExceededError, which ends the job as failed, without a retry. Code that catches it cannot continue: every later

@@ -96,7 +96,7 @@ def plan_create(
     unless that has its lease. `member`: the run belongs to the groups of the record, and may join a closed batch.
     """
     labels = fields.get("labels", "")
-    fields = _checked(fields, labels)
+    fields = _with_cycle_check(fields, labels)
     joins = ":group=" in labels and bool(groups_joined(labels))
     transition = _creates(tuple(fields), PENDING, again is not None, AFTER in labels, joins).transition
     run_id, run_token = run or (None, None)
@@ -120,14 +120,14 @@ def plan_fire(fields: Mapping[str, str], operation_id: str, *, key: str, before:
     schedule was changed, paused or removed.
     """
     labels = fields.get("labels", "")
-    fields = _checked(fields, labels)
+    fields = _with_cycle_check(fields, labels)
     transition = _creates(
         tuple(fields), PENDING, waits=AFTER in labels, joins=bool(groups_joined(labels)), is_fired=True
     ).transition
     return Change(transition, (*fields.values(), *_UNUSED, key, before, after), operation_id, fields.get("unique_key"))
 
 
-def _checked(fields: Mapping[str, str], labels: str) -> Mapping[str, str]:
+def _with_cycle_check(fields: Mapping[str, str], labels: str) -> Mapping[str, str]:
     """Return the fields with `cycle_check` if the record may be part of a cycle: each has a job that follows others and is a
     member of a group that others wait for."""
     return {**fields, "cycle_check": CYCLE_CHECK} if AFTER in labels and member_groups(fields) else fields
