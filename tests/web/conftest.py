@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from milepost import AsyncJobManager
+from milepost import AsyncJobManager, AsyncJobs, Run
 from milepost.settings import Settings
 from milepost.web import auth, create_app
 from milepost.web.context import WebContext
@@ -75,6 +75,26 @@ def context_of(client: httpx.AsyncClient) -> WebContext:
 async def client(manager: AsyncJobManager) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client of an application without authentication over `manager`."""
     async with client_of(manager) as client:
+        yield client
+
+
+@pytest.fixture
+async def jobs(manager: AsyncJobManager) -> AsyncJobs:
+    """Return an application with one job type that no worker runs."""
+    jobs = AsyncJobs(manager.store, options=manager.settings)
+    jobs.worker()  # so that no worker starts at the first submit
+
+    @jobs.job("reindex", max_attempts=3)
+    def reindex(run: Run, index: str, batch_size: int = 64) -> dict[str, Any]:
+        """Re-embed every chunk of an index."""
+        return {}
+
+    return jobs
+
+
+@pytest.fixture
+async def app(jobs: AsyncJobs) -> Any:
+    async with client_of(jobs) as client:
         yield client
 
 
