@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from benchmarks.environment import pin, private_store
@@ -69,11 +69,7 @@ def survey(size: int, stores: Sequence[str]) -> Table:
 
 def _pickup(url: str, ticks: Ticks, pending: int, workers: int, times: int) -> Waits:
     """From before the submit to the first line of the job."""
-    with ExitStack() as stack:
-        jobs = _jobs(stack, url)
-        for _ in range(workers):
-            stack.enter_context(worker_process(PEER, url, ticks, 1))
-        _until(lambda: len(jobs.workers()) == workers)
+    with _working(url, ticks, 1, workers) as (jobs, _):
         if pending:
             jobs.limit("waiting", running=workers)
             for start in range(0, pending + workers, PART):
@@ -85,9 +81,7 @@ def _pickup(url: str, ticks: Ticks, pending: int, workers: int, times: int) -> W
 def _cancel(url: str, ticks: Ticks, job_type: str, times: int) -> Waits:
     """From before the cancel to the moment when the code hears it."""
     pause = random.Random(0)  # the same pauses in each run
-    with ExitStack() as stack:
-        jobs, worker = _jobs(stack, url), stack.enter_context(worker_process(PEER, url, ticks, 1))
-        _until(lambda: len(jobs.workers()) == 1)
+    with _working(url, ticks, 1) as (jobs, worker):
         ids = jobs.submit_many(job_type, [{}] * times)
         for _ in ids:
             ticks.read(worker)
@@ -100,10 +94,7 @@ def _cancel(url: str, ticks: Ticks, job_type: str, times: int) -> Waits:
 
 def _batch(url: str, ticks: Ticks, many: int, times: int) -> Waits:
     """From before the batch is opened until `wait` has returned."""
-    with ExitStack() as stack:
-        jobs = _jobs(stack, url)
-        stack.enter_context(worker_process(PEER, url, ticks, sys.maxsize))
-        _until(lambda: len(jobs.workers()) == 1)
+    with _working(url, ticks, sys.maxsize) as (jobs, _):
         for number in range(times):
             begin = time.monotonic_ns()
             with jobs.batch(f"batch-{number}") as batch:
@@ -114,10 +105,7 @@ def _batch(url: str, ticks: Ticks, many: int, times: int) -> Waits:
 
 def _parent(url: str, ticks: Ticks, many: int, times: int) -> Waits:
     """From before the submit until `wait` has returned, for which `join` has returned and the parent has completed."""
-    with ExitStack() as stack:
-        jobs = _jobs(stack, url)
-        stack.enter_context(worker_process(PEER, url, ticks, sys.maxsize))
-        _until(lambda: len(jobs.workers()) == 1)
+    with _working(url, ticks, sys.maxsize) as (jobs, _):
         for _ in range(times):
             begin = time.monotonic_ns()
             _completed(jobs.wait(jobs.submit("parent", {"children": many}), SECONDS))
@@ -128,8 +116,7 @@ def _resumption(how: str, items: int, times: int) -> Callable[[str, Ticks], Wait
     """From the first line of an attempt to its first new item, which is the last one."""
 
     def measure(url: str, ticks: Ticks) -> Waits:
-        with ExitStack() as stack:
-            jobs, worker = _jobs(stack, url), stack.enter_context(worker_process(PEER, url, ticks, 1))
+        with _working(url, ticks, 1) as (jobs, worker):
             for _ in range(times):
                 job = jobs.submit("interrupted", {"items": items, "how": how})
                 begin, end = _mark(ticks, worker, BEGINS), _mark(ticks, worker, CONTINUES)
@@ -139,12 +126,17 @@ def _resumption(how: str, items: int, times: int) -> Callable[[str, Ticks], Wait
     return measure
 
 
-def _jobs(stack: ExitStack, url: str) -> Any:
-    """Return the application without a worker, with the schema that PostgreSQL needs."""
+@contextmanager
+def _working(url: str, ticks: Ticks, every: int, workers: int = 1) -> Iterator[tuple[Any, WorkerProcess]]:
+    """Yield the application and the last of its worker processes, when all have started."""
     jobs = application(url)
-    stack.callback(jobs.close)
-    jobs.count_jobs()
-    return jobs
+    with ExitStack() as stack:
+        stack.callback(jobs.close)
+        jobs.count_jobs()  # which makes the schema that PostgreSQL needs
+        for _ in range(workers):
+            worker = stack.enter_context(worker_process(PEER, url, ticks, every))
+        _until(lambda: len(jobs.workers()) == workers)
+        yield jobs, worker
 
 
 def _mark(ticks: Ticks, worker: WorkerProcess, wanted: int) -> int:
