@@ -116,18 +116,20 @@ WITH open AS (
             AND r.due IS NULL AND r.id = %(job)s
     --@claim_rows
 
+-- name: next_due
+-- Part of what waits for jobs: when the next scheduled record of each queue is due. The largest number stands for a held record.
+CROSS JOIN LATERAL (
+    SELECT r.due FROM [ready] AS r WHERE r.queue = q.queue AND r.due < 9223372036854775807
+        --@unparked
+    ORDER BY r.due LIMIT 1
+) AS p
+
 -- name: claim_next_due
--- Find when the next scheduled record of the queues is due, or a gate or rate opens. The largest number stands for a held record.
--- A subquery with an order is planned by itself, so the records are read in that of the index until one is not parked.
+-- Find when the next scheduled record of the queues is due, or a gate or rate opens.
 SELECT least(min(p.due), (
     --@next_opening
-)) FROM unnest(%(queues)s::text[]) AS q (queue) CROSS JOIN LATERAL (
-    SELECT r.due FROM (
-        SELECT * FROM [ready] AS s WHERE s.queue = q.queue AND s.due < 9223372036854775807 ORDER BY s.due
-    ) AS r WHERE true
-        --@unparked
-    LIMIT 1
-) AS p
+)) FROM unnest(%(queues)s::text[]) AS q (queue)
+    --@next_due
 
 -- name: claim_put
 -- Store the answer to a claim.
@@ -155,13 +157,8 @@ SELECT
     least((
         --@next_opening
     ), (
-        SELECT min(p.due) FROM open AS o CROSS JOIN LATERAL (
-            SELECT r.due FROM (
-                SELECT * FROM [ready] AS s WHERE s.queue = o.queue AND s.due < 9223372036854775807 ORDER BY s.due
-            ) AS r WHERE true
-                --@unparked
-            LIMIT 1
-        ) AS p
+        SELECT min(p.due) FROM open AS q
+            --@next_due
     )),
     ARRAY(
         SELECT o.queue FROM open AS o WHERE EXISTS (
