@@ -46,6 +46,14 @@ def jobs(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Jobs]:
     jobs.close()
 
 
+@pytest.fixture
+def impatient(jobs: Jobs, postgres_url: str) -> Iterator[Jobs]:
+    """Yield the same jobs with a short wait for a lock."""
+    impatient = Jobs(PostgresStore(postgres_url, namespace="deadlocks", patience=0.2))
+    yield impatient
+    impatient.close()
+
+
 class Other:
     """Another transaction, which has submitted the unique key b, and commits once it has submitted a."""
 
@@ -69,8 +77,13 @@ class Other:
 
     def wait_for_a(self, server: PostgresServer) -> None:
         """Submit a, and return when that waits for the other transaction."""
-        self._thread.start()
-        until(lambda: server.fetch("SELECT 1 FROM pg_locks WHERE NOT granted"))
+        start_until_it_waits(self._thread, server)
+
+
+def start_until_it_waits(thread: threading.Thread, server: PostgresServer) -> None:
+    """Start a thread, and return when its transaction waits for a lock."""
+    thread.start()
+    until(lambda: server.fetch("SELECT 1 FROM pg_locks WHERE NOT granted"))
 
 
 def keys(jobs: Jobs) -> list[str | None]:
@@ -187,7 +200,7 @@ settings.configure(DATABASES={{"default": {{"ENGINE": "django.db.backends.postgr
 django.setup()
 from django.db import connection, transaction
 from milepost import Jobs
-from milepost.core.errors import LeaseHeldError, StoreUnavailableError
+from milepost.core.errors import StoreUnavailableError
 from milepost.stores.postgres import PostgresStore
 jobs = Jobs(PostgresStore({postgres_url!r}, namespace="deadlocks", patience={PATIENCE}))
 try:
@@ -219,8 +232,7 @@ def test_deadlock_over_a_row_of_the_caller_is_reported_with_the_key(
         jobs.using(other).submit("ship", unique_key="a")
         db.execute(lock_row)
         thread = threading.Thread(target=other.execute, args=(lock_row,))
-        thread.start()
-        until(lambda: postgres_server.fetch("SELECT 1 FROM pg_locks WHERE NOT granted"))
+        start_until_it_waits(thread, postgres_server)
         with pytest.raises(
             StoreUnavailableError,
             match=r"deadlock with another transaction over the unique key 'a'; roll yours back and repeat it, and lock rows "
@@ -233,10 +245,8 @@ def test_deadlock_over_a_row_of_the_caller_is_reported_with_the_key(
 
 
 def test_wait_that_ends_before_a_deadlock_is_found_names_both_keys(
-    jobs: Jobs, postgres_server: PostgresServer, postgres_url: str
+    jobs: Jobs, impatient: Jobs, postgres_server: PostgresServer, postgres_url: str
 ) -> None:
-    store = PostgresStore(postgres_url, namespace="deadlocks", patience=0.2)
-    impatient = Jobs(store)
     with Other(jobs, postgres_url) as other, psycopg.connect(postgres_url + NEVER) as db:
         impatient.using(db).submit("ship", unique_key="unrelated")
         impatient.using(db).submit("ship", unique_key="a")
@@ -248,25 +258,22 @@ def test_wait_that_ends_before_a_deadlock_is_found_names_both_keys(
         ):
             impatient.using(db).submit("ship", unique_key="b")
         db.rollback()
-    impatient.close()
     assert keys(jobs) == ["a", "b"]
 
 
-def test_conflicts_over_a_job_id_name_it(jobs: Jobs, postgres_server: PostgresServer, postgres_url: str) -> None:
-    store = PostgresStore(postgres_url, namespace="deadlocks", patience=0.2)
-    impatient = Jobs(store)
+def test_conflicts_over_a_job_id_name_it(
+    jobs: Jobs, impatient: Jobs, postgres_server: PostgresServer, postgres_url: str
+) -> None:
     with psycopg.connect(postgres_url + NEVER) as other, psycopg.connect(postgres_url + AT_ONCE) as db:
         jobs.using(other).submit("ship", job_id="b")
         jobs.using(db).submit("ship", job_id="a")
         with pytest.raises(LeaseHeldError, match=r"for more than 0\.2 s over the job ID 'b'; nothing was written"):
             impatient.using(db).submit("ship", job_id="b")
         thread = threading.Thread(target=lambda: jobs.using(other).submit("ship", job_id="a"))
-        thread.start()
-        until(lambda: postgres_server.fetch("SELECT 1 FROM pg_locks WHERE NOT granted"))
+        start_until_it_waits(thread, postgres_server)
         with pytest.raises(StoreUnavailableError, match=r"deadlock with another transaction over the job ID 'b'; roll"):
             jobs.using(db).submit("ship", job_id="b")
         db.rollback()
         thread.join(PATIENCE)
         other.commit()
-    impatient.close()
     assert sorted(job.job_id for job in jobs.list_jobs()) == ["a", "b"]
