@@ -26,7 +26,10 @@ OTHER_POSTGRES = [
 ]
 """The oldest supported version, and the newest."""
 on_each_postgres = pytest.mark.parametrize(
-    "postgres_service", ["postgresql", *OTHER_POSTGRES], indirect=True, scope="session"
+    "postgres_service",
+    [pytest.param("postgresql", marks=pytest.mark.service("postgresql")), *OTHER_POSTGRES],
+    indirect=True,
+    scope="session",
 )
 """Run tests, which use the fixture `postgres_service`, on these as well."""
 

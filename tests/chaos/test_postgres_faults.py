@@ -14,9 +14,7 @@ from tests.waiting import PATIENCE, until
 from tests.worker.conftest import Workers
 from tests.worker.job_assertions import starts
 
-pytestmark = [
-    pytest.mark.timing, pytest.mark.slow, pytest.mark.service("postgresql"), pytest.mark.timeout(300), on_each_postgres
-]  # fmt: skip
+pytestmark = [pytest.mark.timing, pytest.mark.slow, pytest.mark.timeout(300), on_each_postgres]
 
 LEASE = 30.0
 """Longer than the outages of a test together: a worker stops its runs when their leases cannot be renewed in time."""

@@ -20,7 +20,7 @@ from tests.postgres_server import PostgresServer, on_each_postgres
 from tests.stores.postgres.orders import empty_orders
 from tests.waiting import PATIENCE, until
 
-pytestmark = [pytest.mark.service("postgresql"), on_each_postgres]
+pytestmark = on_each_postgres
 
 AT_ONCE, NEVER = ("?options=-cdeadlock_timeout%3D" + time for time in ("1ms", "1h"))
 """When a transaction that waits looks for a deadlock. That of the tests waits last, and is the one that fails."""

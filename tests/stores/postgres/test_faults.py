@@ -28,7 +28,7 @@ from milepost.testing.conformance.groups import dying
 from tests.postgres_server import PostgresServer, on_each_postgres
 from tests.waiting import until
 
-pytestmark = [pytest.mark.service("postgresql"), on_each_postgres]
+pytestmark = on_each_postgres
 FIELDS = {"type": "t", "run_by": "worker", "ready": "q", "slot": "q", "max_attempts": "1", "budget": "1"}
 LEASE = 30_000_000
 

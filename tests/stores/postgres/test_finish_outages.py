@@ -14,7 +14,7 @@ from tests.stores.postgres.conftest import through
 from tests.stores.postgres.orders import orders
 from tests.waiting import PATIENCE
 
-pytestmark = [pytest.mark.service("postgresql"), on_each_postgres]
+pytestmark = on_each_postgres
 
 
 def run(jobs: Jobs, target: Any) -> Job:

@@ -27,7 +27,7 @@ from tests.postgres_server import PostgresServer, on_each_postgres, owner_of
 from tests.stores.postgres.conftest import through
 from tests.waiting import until
 
-pytestmark = [pytest.mark.service("postgresql"), on_each_postgres]
+pytestmark = on_each_postgres
 
 
 def test_refused_connections_name_the_limits_and_end(postgres_server: PostgresServer) -> None:
