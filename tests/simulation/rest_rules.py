@@ -75,14 +75,14 @@ class RestRules:
         late = memory.tick() - 2e6 * self._rules.settings.lease
         if overdue := [stop for stop in memory.stops.values() if stop.expires < late]:
             self._fail("no-lease-is-left", f"{len(overdue)} draining leases are overdue")
-        if self._world.now - self._swept_at > (3 * self._rules.settings.sweep_interval + 2) * 1e6:
+        some_sweeps = (3 * self._rules.settings.sweep_interval + 2) * 1e6
+        if self._world.now - self._swept_at > some_sweeps:
             self._fail("sweeps-take-place", f"no sweep for {(self._world.now - self._swept_at) / 1e6:.0f} s")
-
+        long_ago = memory.tick() - UNDISPATCHED_AFTER - some_sweeps
         for record in records.values():
             is_elsewhere = (
                 record["run_by"] == "external" and record["task_queue"] != NAME and record["status"] in ACTIVE
             )
-            long_ago = memory.tick() - UNDISPATCHED_AFTER - 1e6 * (3 * self._rules.settings.sweep_interval + 2)
             if is_elsewhere and "stalled" not in record and int(record.get("stale", long_ago)) < long_ago:
                 self._fail("absence-is-reported", f"a job waits for {record['task_queue']}, and does not say so")
         self._rules.http.at_rest()

@@ -188,10 +188,10 @@ class Simulation:
             return
         self.world.note(f"{process.name} drains")
         process.memory["is_drained"] = True
-        if self.broker is not None and is_consumer:
-            task_queue.drain(self.broker, process)
-        else:
+        if worker is not None:
             worker.stop()
+        elif self.broker is not None:
+            task_queue.drain(self.broker, process)
 
         def replace_process() -> None:
             if process.is_alive and self.processes[process.name] is process:

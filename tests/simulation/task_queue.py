@@ -212,8 +212,7 @@ def _deliveries(
 
 
 def drain(broker: Broker, process: Process) -> None:
-    """End the code of a process and take no further message, as at a shutdown of a task queue's worker."""
-    process.memory["is_drained"] = True
+    """End the code of a process that takes no further message, as at a shutdown of a task queue's worker."""
     for thread in list(broker.working):
         if thread.process is process:
             broker.interrupt(thread)
