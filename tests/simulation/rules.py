@@ -139,8 +139,9 @@ class Rules:
             self.http.on_create(job_id, after)
         write = (job_id, change.operation_id)
         times = self._applied[write] = self._applied.get(write, 0) + 1
-        # A worker may use the start ids of a claim again, and a delivery is repeated; each start has a new fence. A late duplicate of the note that a
-        # task queue has a message, or cannot be reached, postpones the next try once more, and changes nothing that is shown.
+        # A worker may use the start ids of a claim again, and a delivery is repeated; each start has a new fence. A late
+        # duplicate of the note that a task queue has a message, or cannot be reached, postpones the next try once more, and
+        # changes nothing that is shown.
         only_postpones = name in POSTPONING and new.get("version") == old.get("version")
         # A job may come back that was removed because the clock stepped ahead by more than the retention time.
         is_purged = job_id in self.requests.purged

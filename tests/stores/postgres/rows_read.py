@@ -13,9 +13,9 @@ from milepost.stores.postgres import PostgresStore
 def rows_read(
     store: PostgresStore, url: str, name: str, settings: tuple[str, ...] = ("patience",), **values: Any
 ) -> int:
-    """Run a statement with the plan that is kept, and undo it. Return the most rows that a step of its plan read, all its loops together, with those that
-    its filter dropped.
+    """Run a statement with the plan that is kept, and undo it.
 
+    Return the most rows that a step of its plan read, all its loops together, with those that its filter dropped.
     `settings` are the statements that precede it in its transaction.
     """
     sql, request = store._namespace.call(name, values)
