@@ -34,7 +34,7 @@ async def refuse_cycle(store: Store, fields: Mapping[str, str]) -> None:
 
 
 async def cycle_warnings(store: Store) -> list[str]:
-    """Return a warning if jobs are flagged because they wait for themselves. Reads at most LOOKED_AT flagged jobs."""
+    """Return a warning if jobs are flagged because they wait for themselves. Read at most LOOKED_AT flagged jobs."""
     flagged = await store.select(Select(statuses=("pending",), stalled=True), LOOKED_AT)
     jobs = [job for job in flagged if "cycle_check" in job.record and "held" in job.record]
     if not jobs:
@@ -45,7 +45,7 @@ async def cycle_warnings(store: Store) -> list[str]:
     ]
 
 
-class Found(NamedTuple):
+class Cycle(NamedTuple):
     """A cycle: the awaited group `entry` does not close before job `waiter` ends, which waits for a `group` of the job."""
 
     entry: str
@@ -73,9 +73,9 @@ class Progress:
 class CycleSearch:
     """Searches for records that wait for themselves. It reads each group once, for all records of a request or of a sweep.
 
-    A search costs nothing unless the record has `after` and is a member of a group, or a child. It goes from both ends, the smaller one
-    first: from the groups that the record waits for to those that their members wait for, and from its own groups to those
-    of the jobs that wait for them. One end is usually short: nothing waits for a group that is still being filled.
+    A search costs nothing unless the record has `after` and is a member of a group, or a child. It goes from both ends, the
+    smaller one first: from the groups that the record waits for to those that their members wait for, and from its own groups
+    to those of the jobs that wait for them. One end is usually short: nothing waits for a group that is still being filled.
 
     A request reads no more than LOOKED_AT, and does not see what another one creates at the same time. So a sweep looks
     again at jobs that are held for long (`check`), with `reads` in one sweep, and continues in the next one.
@@ -106,10 +106,13 @@ class CycleSearch:
     async def refuse_join(self, job: Job) -> None:
         """Raise InvalidInputError if a child of a run waits, through other jobs, for the run, which is about to wait for it."""
         self._left = LOOKED_AT
-        found = await self._advance(Progress([f"children:{job.job_id}"], groups_of(job.job_id, job.record)))
-        if found is not None:
-            text = f"would never return: a child waits for job {found.waiter}, which waits for {found.group:.170}; cancel one of these jobs"
-            raise InvalidInputError("run.join()", text)
+        cycle = await self._advance(Progress([f"children:{job.job_id}"], groups_of(job.job_id, job.record)))
+        if cycle is not None:
+            raise InvalidInputError(
+                "run.join()",
+                f"would never return: a child waits for job {cycle.waiter}, which waits for {cycle.group:.170}; "
+                "cancel one of these jobs",
+            )
 
     async def check(self, job: Job, progress: Progress | None) -> tuple[str, Progress]:
         """Continue the search for a held job. Return how it waits for itself, else an empty text, and how far the search has come."""
@@ -130,13 +133,13 @@ class CycleSearch:
         for entry in progress.ahead:
             if entry in inside:
                 return f"{entry!r:.170} would never close: {inside[entry]}"
-        found = await self._advance(progress)
-        if found is None:
+        cycle = await self._advance(progress)
+        if cycle is None:
             return None
-        why = inside.get(found.group, _ITSELF)
-        return f"{found.entry!r:.170} would never close: job {found.waiter} waits for {found.group:.170}, and {why}"
+        why = inside.get(cycle.group, _ITSELF)
+        return f"{cycle.entry!r:.170} would never close: job {cycle.waiter} waits for {cycle.group:.170}, and {why}"
 
-    async def _advance(self, progress: Progress) -> Found | None:
+    async def _advance(self, progress: Progress) -> Cycle | None:
         """Return the cycle, if one is found before the reads are spent or the search is over."""
         ahead, behind = progress.ahead, progress.behind
         while not progress.is_over and self._left > 0:
@@ -149,7 +152,7 @@ class CycleSearch:
                 for job_id, groups in jobs:
                     for found in groups:
                         if found in ahead:
-                            return Found(ahead[found], first or job_id, origin)
+                            return Cycle(ahead[found], first or job_id, origin)
                         if found not in behind:
                             behind[found] = (origin, first or job_id)
                             progress.next_behind.append((found, None))
@@ -162,7 +165,7 @@ class CycleSearch:
                     for found in groups:
                         if found in behind:
                             origin, first = behind[found]
-                            return Found(ahead[group], first or job_id, origin)
+                            return Cycle(ahead[group], first or job_id, origin)
                         if found not in ahead:
                             ahead[found] = ahead[group]
                             progress.next_ahead.append((found, None))
