@@ -32,9 +32,9 @@ DirectHandler = Callable[[Request], Awaitable[Response | None]]
 
 
 class Route(APIRoute):
-    """A route that returns errors as problem documents, limits request bodies, and reads none of unknown callers.
+    """A route that returns errors as problem documents, limits request bodies, and authenticates before it reads a body.
 
-    FastAPI parses the body before it authenticates; a dependency of the application is only called then.
+    FastAPI resolves dependencies after it has parsed the body. So a dependency of the application still runs after that.
 
     An attribute `direct` of the endpoint is called first. It returns None if the request needs FastAPI's parameter
     resolution.

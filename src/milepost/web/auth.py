@@ -6,9 +6,9 @@ A dependency raises for unknown callers, and returns a `Principal`, a string, or
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from time import monotonic
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
@@ -157,7 +157,7 @@ def as_auth(auth: Any) -> Auth:
     """Return the authentication for the argument `auth=`. Raises InvalidInputError."""
     if isinstance(auth, NoAuth | ApiKeys | Dependency):
         return auth
-    if inspect.isclass(type(auth)) and auth.__class__.__name__ == "Depends" and getattr(auth, "dependency", None):
+    if auth.__class__.__name__ == "Depends" and getattr(auth, "dependency", None):
         auth = auth.dependency
     if isinstance(auth, SecurityBase):
         raise InvalidInputError(
@@ -173,8 +173,10 @@ def as_auth(auth: Any) -> Auth:
 
 def auth_from_name(name: str | None) -> Auth:
     """Return the authentication that MILEPOST_AUTH names. Raises InvalidInputError."""
-    if name in ("none", "keys"):
-        return NoAuth() if name == "none" else ApiKeys()
+    if name == "none":
+        return NoAuth()
+    if name == "keys":
+        return ApiKeys()
     problem = "is not set" if name is None else f"{name!r:.40} is not valid"
     raise InvalidInputError(
         "MILEPOST_AUTH", f"{problem}; set it to 'keys' (milepost keys create) or, on your own machine, to 'none'"
@@ -189,22 +191,16 @@ class Authenticator:
         self.local: LocalAccess | None = None
         """Set by `milepost serve` on a loopback address."""
         self._store = store
-        self._keys: ApiKeyStore | None = None
-        self._share_links: ShareLinkStore | None = None
 
-    @property
+    @cached_property
     def keys(self) -> ApiKeyStore:
         """The API keys of the store."""
-        if self._keys is None:
-            self._keys = ApiKeyStore(self._store())
-        return self._keys
+        return ApiKeyStore(self._store())
 
-    @property
+    @cached_property
     def share_links(self) -> ShareLinkStore:
         """The share links of the store."""
-        if self._share_links is None:
-            self._share_links = ShareLinkStore(self._store(), self.keys)
-        return self._share_links
+        return ShareLinkStore(self._store(), self.keys)
 
     async def enter(self, request: Request, scope: str | None, *, link: bool = False) -> Principal:
         """Authenticate a request that no dependency authenticates. Raises Problem 401, 403."""
@@ -283,13 +279,13 @@ class Authenticator:
         ) -> None:
             await self.enter(request, scope, link=link)
 
-        vars(chosen := enter_with_key if self.auth.keyed else enter)[BEFORE_BODY] = enter
+        chosen = enter_with_key if self.auth.keyed else enter
+        setattr(chosen, BEFORE_BODY, enter)
         return Depends(chosen)
 
     def admit_to_application(self, request: Request, found: Principal, scopes: SecurityScopes) -> Principal:
         """Authorise a caller of an application's own route. Raises Problem 403."""
-        self.admit(request, found, None)
-        for scope in scopes.scopes:
+        for scope in (None, *scopes.scopes):
             self.admit(request, found, scope)
         return found
 
