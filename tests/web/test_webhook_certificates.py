@@ -56,7 +56,7 @@ async def test_connection_of_another_host_is_not_used(memory: AsyncJobManager, m
         return "127.0.0.1"
 
     async with asyncio.timeout(PATIENCE), Receiver("first.example.org") as receiver:
-        monkeypatch.setattr(connections, "_trusted", lambda: receiver.trusted)
+        monkeypatch.setattr(connections, "_ssl_context", lambda: receiver.trusted)
         sender = WebhookSender(FeedFollower(lambda: memory.store), resolve=resolve)
 
         async def hook_of(host: str) -> WebhookEndpoint:

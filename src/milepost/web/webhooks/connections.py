@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 
@@ -17,11 +19,11 @@ def open_client() -> httpx.AsyncClient:
     """
     import httpx
 
-    return httpx.AsyncClient(verify=_trusted(), timeout=None, follow_redirects=False, trust_env=False)
+    return httpx.AsyncClient(verify=_ssl_context(), timeout=None, follow_redirects=False, trust_env=False)
 
 
 @cache
-def _trusted() -> Any:
+def _ssl_context() -> ssl.SSLContext:
     import httpx
 
     return httpx.create_ssl_context(trust_env=False)
