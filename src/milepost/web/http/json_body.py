@@ -23,7 +23,7 @@ MAX_BODY_BYTES = 1024 * 1024
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 """A string, or the rest of the text after an unclosed quote, so that each byte is examined once."""
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_ROUND = bytes.maketrans(b"{}", b"[]")
+_BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 
 
 async def read_body(request: Request) -> Request:
@@ -80,7 +80,7 @@ def depth(body: bytes) -> int:
     """
     if body.count(b"[") + body.count(b"{") <= JSON_DEPTH:
         return 0
-    left = _STRINGS.sub(b"", body).translate(_ROUND, _NO_BRACKETS)
+    left = _STRINGS.sub(b"", body).translate(_BRACES_AS_BRACKETS, _NO_BRACKETS)
     for level in range(JSON_DEPTH + 1):
         if not left:
             return level
