@@ -88,7 +88,7 @@ class ApiKeyList(ResponseModel):
 class ShareBody(RequestModel):
     """The validity of a link in seconds, and whether it may cancel the job."""
 
-    expires_in: float = Field(7 * 86400.0, gt=0, le=30 * 86400)
+    expires_in: float = Field(default=7 * 86400.0, gt=0, le=30 * 86400)
     may_cancel: bool = False
 
 
@@ -258,7 +258,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
     async def share(request: Request, job_id: str, body: ShareBody | None = None) -> Response:
         job = await context.visible_job(request, job_id)
         needs_keys()
-        asked = body if body is not None else ShareBody(expires_in=7 * 86_400.0)
+        asked = body if body is not None else ShareBody()
         may_cancel(request, asked.may_cancel)
         share_links = context.authenticator.share_links
         if len(await share_links.links_to(job)) >= MAX_LINKS_PER_JOB:
