@@ -109,7 +109,7 @@ def show(name: str, owner: str | None, database: str | None) -> int:
         ("ingested", _when(found["ingested_at"], utc=context.utc)), ("content", f"sha256:{found['content_hash']}"),
     ):  # fmt: skip
         if value not in (None, "", 0):
-            echo(f"{title:14}{clean(str(value))}")
+            echo(f"{title:14}{value}")
     return exit_codes.OK
 
 

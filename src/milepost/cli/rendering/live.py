@@ -128,7 +128,7 @@ class PlainView:
 
     def _print_news(self) -> None:
         for notice in self._execution.notices[self._printed_notices :]:
-            echo(clean(notice))
+            echo(notice)
             self._printed_notices += 1
         job = self.ended or self._execution.job
         if job is None:
