@@ -79,7 +79,7 @@ class AsyncBatch:
 
     @property
     def store(self) -> Store | None:
-        """Return the store that has the batch; None if it is one of a server."""
+        """Return the store of the batch; None if the batch is on a server."""
         return self._jobs.store
 
     async def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
@@ -266,7 +266,7 @@ class Batch:
 
     @property
     def store(self) -> Store | None:
-        """Return the store that has the batch; None if it is one of a server."""
+        """Return the store of the batch; None if the batch is on a server."""
         return self._async.store
 
     def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:

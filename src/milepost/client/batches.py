@@ -27,7 +27,7 @@ class AsyncClientBatch(AsyncBatch):
 
     @property
     def store(self) -> None:
-        """Return None: the server has the batch."""
+        """Return None: the batch is on a server."""
         return None
 
     async def submit(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:

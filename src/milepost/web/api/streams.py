@@ -119,6 +119,7 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
                 summary="Get an ES module that shows a job live on your own page")  # fmt: skip
     async def watch_module() -> Response:
         headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+        # Not a FileResponse, as for the files of the dashboard.
         return Response(WATCH.read_bytes(), media_type="text/javascript", headers=headers)
 
     @router.get(

@@ -74,7 +74,7 @@ async def run_once(
         if answered is not None:
             return answered
         begun = json.loads(item.value)
-        if abs(now - int(begun["at"])) < IN_PROGRESS_MICROS:  # more the other way: the clock was ahead then
+        if abs(now - int(begun["at"])) < IN_PROGRESS_MICROS:  # further in the future: the clock was set back since
             text = "A request with this Idempotency-Key is already in progress"
             raise Problem(409, text, headers=RETRY_SOON)
         begun["at"] = now

@@ -269,7 +269,7 @@ class Hub:
 
 
 class JobReader(StreamClient, Generic[A]):
-    """The streaming response of one job after a position, whose channel it listens to from its creation on."""
+    """The streaming response of one job after a position. It listens to the channel of the job from its creation on."""
 
     def __init__(self, hub: Hub, job_id: str, after: A, principal: Principal, allowed: sse.Allowed | None) -> None:
         super().__init__(principal, allowed)

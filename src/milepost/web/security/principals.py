@@ -82,7 +82,7 @@ class Principal:
 
     @property
     def restricted(self) -> bool:
-        """Whether the caller has less than all jobs, types, queues and priorities. An admin could lift this, so it is none."""
+        """Whether the caller is limited to some jobs, types, queues or priorities. Then it is no admin, who could lift the limits."""
         return self.bound or bool(self.types or self.queues) or self.max_priority is not None
 
     @property
