@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from milepost.core.errors import InvalidInputError, ScheduleNotFoundError
-from milepost.core.schedule import SCHEDULE_OPTIONS, Schedule
+from milepost.core.schedule import SCHEDULE_OPTIONS, CatchUp, Overlap, Schedule
 from milepost.manager.schedules import resume_schedule as resume
 from milepost.run.schedules import read_schedules
 from milepost.web import schemas
@@ -37,8 +37,8 @@ class ScheduleBody(RequestModel):
     cron: str | None = Field(None, max_length=200, examples=["0 3 * * *"])
     every: float | None = Field(None, ge=1, le=366 * 86_400)
     tz: str = Field("UTC", min_length=1, max_length=100, examples=["Europe/Berlin"])
-    catch_up: Literal["last", "none", "all"] = "last"
-    overlap: Literal["skip", "queue", "allow"] = "skip"
+    catch_up: CatchUp = "last"
+    overlap: Overlap = "skip"
     params: dict[str, Json] = Field(default_factory=dict)
     labels: dict[str, str] | None = None
     options: dict[str, Json] = Field(default_factory=dict, max_length=20, examples=[{"priority": 5}])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.usage_report import UsageReport
+from milepost.core.usage_report import OnBudget, UsageReport
 from milepost.manager.usage import usage_report
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
@@ -43,7 +43,7 @@ class JobUsage(ResponseModel):
     descendants: dict[str, float]
     total: dict[str, float]
     budget: dict[str, float]
-    on_budget: Literal["fail", "ask"] | None
+    on_budget: OnBudget | None
 
 
 def add_usage(router: APIRouter, context: WebContext) -> None:
