@@ -227,7 +227,7 @@ class Authenticator:
         if scope is not None and not principal.may(scope):
             raise Problem(403, f"This request requires the scope {scope}", scope=scope)
         if scope == ADMIN and principal.restricted:
-            text = "This request requires an admin without restrictions to labels, types, queues and a priority"
+            text = "This request requires an admin not restricted to labels, types, queues or a maximum priority"
             raise Problem(403, text, scope=scope)
         request.state.principal = principal
         return principal
