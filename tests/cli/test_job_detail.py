@@ -84,6 +84,13 @@ def test_time_until_a_lease_expired_is_no_run_time(kind: str, shown: str) -> Non
     assert re.search(rf"^ *{shown} +10 min 0 s$", printed(job), re.MULTILINE)
 
 
+def test_usage_is_shown_as_by_milepost_usage() -> None:
+    """Regression: amounts were shown as `usd=3e-06`."""
+    usage = '{"tokens":1000812000000,"usd":3}'
+    out = printed({"type": "load", "status": "completed", "created": "0", "completed": "1", "usage": usage})
+    assert re.search(r"^ *usage +tokens=1,000,812  usd=0\.000003$", out, re.MULTILINE)
+
+
 def test_show_lists_runs_with_worker_release_and_end() -> None:
     record = {
         "type": "load", "status": "running", "created": "0", "attempt": "2", "run_by": "worker", "started": "9000000",

@@ -109,6 +109,28 @@ def test_exceeded_budget_fails_job_without_retry(jobs: Jobs) -> None:
     assert again.usage == {"usd": 1.2}
 
 
+@pytest.mark.parametrize(
+    ("amount", "limit", "text"),
+    [
+        ({"usd": 0.000_006}, {"usd": 0.000_005}, "0.000006 of 0.000005 usd spent"),
+        ({"tokens": 1_000_812}, {"tokens": 1_000_000}, "1,000,812 of 1,000,000 tokens spent"),
+        ({"usd": 1234.567_891}, {"usd": 1234.5}, "1,234.567891 of 1,234.5 usd spent"),
+    ],
+)
+def test_error_of_exceeded_budget_has_all_digits(
+    jobs: Jobs, amount: dict[str, float], limit: dict[str, float], text: str
+) -> None:
+    """Regression: a million tokens were "1.00081e+06 of 1e+06 tokens spent"."""
+
+    @jobs.job("spend")
+    def spend_amount(run: Run) -> None:
+        run.add_usage(**amount)
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(spend_amount.options(budget=limit)), PATIENCE)
+    assert f"budget: {text};" in (job.error or "")
+
+
 HANDLERS = Handlers()
 
 

@@ -56,6 +56,11 @@ def shown(usage: Mapping[str, int]) -> dict[str, float]:
     return {name: n // MILLION if n % MILLION == 0 else n / MILLION for name, n in usage.items()}
 
 
+def amount_text(amount: float) -> str:
+    """Return an amount with all of its digits, such as "0.000003" or "1,000,812"."""
+    return f"{amount:,.6f}".rstrip("0").rstrip(".")
+
+
 class Excess(NamedTuple):
     """An amount of a budget that is spent, as text, and its name."""
 
@@ -68,5 +73,5 @@ def exceeded(usage: Mapping[str, int], budget: Mapping[str, int], *, at_limit: b
     for name, limit in budget.items():
         spent = usage.get(name, 0)
         if spent > limit or (at_limit and spent >= limit):
-            return Excess(f"{spent / MILLION:g} of {limit / MILLION:g} {name} spent", name)
+            return Excess(f"{amount_text(spent / MILLION)} of {amount_text(limit / MILLION)} {name} spent", name)
     return None

@@ -11,6 +11,7 @@ from milepost.cli.arguments import labels_of
 from milepost.cli.context import current, session_options
 from milepost.cli.job_selection import JobId, resolve_job
 from milepost.cli.rendering.tables import print_records
+from milepost.core.usage import amount_text
 
 
 @click.command("usage")
@@ -45,12 +46,11 @@ def usage(
         context,
         records,
         (heading, *map(str.upper, names)),
-        [(name or "-", *(_amount(amounts.get(one)) for one in names)) for name, amounts in rows],
+        [
+            (name or "-", *(amount_text(amounts[one]) if one in amounts else "" for one in names))
+            for name, amounts in rows
+        ],
         nothing=nothing,
         right=tuple(map(str.upper, names)),
     )
     return exit_codes.OK
-
-
-def _amount(value: float | None) -> str:
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.6f}".rstrip("0").rstrip(".")

@@ -25,6 +25,7 @@ from milepost.core.defaults import ATTEMPTS_MAX
 from milepost.core.events import Event
 from milepost.core.job import Failure, Job, JobStatus
 from milepost.core.record import PUBLIC
+from milepost.core.usage import amount_text
 from milepost.core.values import Question
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ _SHOWN: dict[str, Callable[[Job, bool], str]] = {
     "attempts": lambda job, utc: "",  # the section Runs
     "output_bytes": lambda job, utc: formatting.size(job.output_bytes) if job.output_bytes else "",
     "expected_start": lambda job, utc: formatting.start_text(start_range(job)),
+    "usage": lambda job, utc: "  ".join(f"{name}={amount_text(amount)}" for name, amount in job.usage.items()),
     "receipt": lambda job, utc: receipt_text(job).lstrip(" ,") if job.receipt is not None else "",
 }
 """The fields that are not shown as they are."""
