@@ -141,6 +141,8 @@ def test_own_type_named_like_a_built_in_one_is_not_treated_as_one(scene: Scene) 
     assert scene.jobs.list_jobs()[0].result == "a.txt"
     assert "milepost show" in out
     assert "milepost search" not in out
+    unknown = scene.program.error_line("run", "--app", "own:jobs", "ingestoin", "a.txt", code=2)
+    assert unknown.count("ingestion") == 1
 
 
 @pytest.mark.parametrize("kind", ["Jobs", "AsyncJobs"])

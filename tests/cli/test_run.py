@@ -246,6 +246,8 @@ def test_json_output_ends_with_ended_job(milepost: CommandRunner) -> None:
         ),
         (("submit", *APP, "count", "5", "--budget", "usd=much"), "not 'usd=much'"),
         (("submit", *APP, "count", "5", "--budget", "usd=-1"), "budget: usd: -1 must be a number from 0 to 1e+12"),
+        (("serve", "--port", "abc"), "'abc' must be a whole number from 0 to 65535"),
+        (("ls", "-n", "0"), "'0' must be a whole number from 1"),
         (("serve", "--host", "999.1.1.1", "--auth", "none"), "host: '999.1.1.1' is not an address or a host name"),
         (("draw", "x.docx"), "FILE.svg: 'x.docx' must end in .svg"),
         (("ls", "status:foo"), "unknown status 'foo'"),

@@ -57,7 +57,7 @@ def find_type(context: CommandContext, job_type: str, app: str | None = None) ->
     if handler is None:
         plugin = plugins.find(JOB_TYPES, job_type)
         if plugin is None:
-            names = [*(jobs.handlers if app is not None else ()), *plugins.names(JOB_TYPES)]
+            names = dict.fromkeys((*(jobs.handlers if app is not None else ()), *plugins.names(JOB_TYPES)))
             hint = "" if app is not None else "; load your own types with --app MODULE:APP"
             raise click.UsageError(f"unknown job type {job_type!r}; available: {', '.join(names)}{hint}")
         handler = plugin.use(_handler_of)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from milepost.cli import exit_codes
+from milepost.cli.arguments import WholeNumber
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import filter_text, find_jobs, no_jobs_text, pages
 from milepost.cli.rendering.live import OutageNotice, echo, echo_json, outage_text, raise_if_output_closed
@@ -31,7 +32,7 @@ PIPED_LIMIT = 100
 @click.argument("terms", metavar="[FILTER...]", nargs=-1)
 @click.option("-w", "--watch", "live", is_flag=True, help="Keep the list up to date until Ctrl-C.")
 @click.option(
-    "-n", "--limit", type=click.IntRange(1), help="Maximum number of jobs (default: as many as fit; 100 in a pipe)."
+    "-n", "--limit", type=WholeNumber(1), help="Maximum number of jobs (default: as many as fit; 100 in a pipe)."
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="List all matching jobs.")
 @session_options

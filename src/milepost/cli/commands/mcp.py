@@ -7,6 +7,7 @@ import os
 import click
 
 from milepost.cli import exit_codes
+from milepost.cli.arguments import WholeNumber
 from milepost.cli.context import current, session_options
 from milepost.core.errors import MissingExtraError
 
@@ -20,7 +21,7 @@ from milepost.core.errors import MissingExtraError
     help="Address to listen on with --http; addresses beyond this machine require API keys.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8322, show_default=True, help="Port to listen on with --http."
+    "--port", type=WholeNumber(0, 65535), default=8322, show_default=True, help="Port to listen on with --http."
 )
 @click.option(
     "--auth",

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from milepost.cli import exit_codes
+from milepost.cli.arguments import WholeNumber
 from milepost.cli.context import current, session_options
 from milepost.core.errors import MissingExtraError
 
@@ -18,7 +19,7 @@ from milepost.core.errors import MissingExtraError
     show_default=True,
     help="Address to listen on; addresses beyond this machine require API keys.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="Port to listen on.")
+@click.option("--port", type=WholeNumber(0, 65535), default=8321, show_default=True, help="Port to listen on.")
 @click.option(
     "--auth",
     type=click.Choice(["keys", "none"]),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from milepost.cli import exit_codes
+from milepost.cli.arguments import WholeNumber
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import find_jobs, jobs_argument, select_jobs
 from milepost.cli.rendering.live import echo, echo_json
@@ -22,7 +23,7 @@ DEPTH = 16
 @click.option(
     "-n",
     "--limit",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=100,
     show_default=True,
     help="Maximum number of children of each job.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from milepost.cli import exit_codes, formatting
+from milepost.cli.arguments import WholeNumber
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import short_ids
 from milepost.cli.job_types import create_jobs
@@ -182,7 +183,7 @@ def _checked_capture(_: click.Context, __: click.Parameter, value: str | None) -
 @click.command("worker")
 @click.argument("app", metavar="[MODULE:APP]", required=False)
 @click.option(
-    "-c", "--concurrency", type=click.IntRange(1, 10_000), help="Maximum number of concurrent jobs (default 10)."
+    "-c", "--concurrency", type=WholeNumber(1, 10_000), help="Maximum number of concurrent jobs (default 10)."
 )
 @click.option(
     "-q",
@@ -195,14 +196,14 @@ def _checked_capture(_: click.Context, __: click.Parameter, value: str | None) -
 @click.option(
     "--max-jobs",
     metavar="N",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     help="End after N starts of jobs; one that wakes from a sleep counts again.",
 )
 @click.option("--exit-when-idle", metavar="TIME", help="End after TIME without a job (for example 30, 5m).")
 @click.option(
     "--metrics-port",
     metavar="PORT",
-    type=click.IntRange(0, 65535),
+    type=WholeNumber(0, 65535),
     help="Serve /metrics, /healthz and /readyz on PORT (default: no port; 0 chooses one).",
 )
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address of --metrics-port.")
