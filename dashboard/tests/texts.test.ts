@@ -49,7 +49,11 @@ describe("counts of a stage", () => {
     expect(countOf({ done: 3, total: 20, unit: "child" })).toBe("3 of 20 children");
     expect(countOf({ done: 20, total: 20, unit: "batch" })).toBe("20 batches");
     expect(countOf({ done: 1, total: 1, unit: "chunk" })).toBe("1 chunk");
-    expect(countOf({ done: 5, total: null, unit: "chunk" })).toBe("");
+  });
+  it("are shown without a total, too, as of a stage beyond its total", () => {
+    expect(countOf({ done: 8, total: null, unit: "page" })).toBe("8 pages");
+    expect(countOf({ done: 1, total: null, unit: "page" })).toBe("1 page");
+    expect(countOf({ done: 0, total: null, unit: "page" })).toBe("");
   });
   it("are those of the command line", () => {
     for (const [noun, expected] of [["query", "queries"], ["day", "days"], ["person", "people"], ["box", "boxes"], ["constructor", "constructors"], ["API call", "API calls"]] as const)

@@ -139,9 +139,9 @@ function Stage({ stage, running, at, until }: { stage: StageShape; running: bool
   );
 }
 
-/** "254 of 412 chunks", or "412 chunks" when all are done. */
+/** "254 of 412 chunks", or "412 chunks" when all are done or the total is unknown. */
 export function countOf({ done, total, unit }: Pick<StageShape, "done" | "total" | "unit">): string {
-  if (total === null || total <= 0) return "";
+  if (total === null || total <= 0) return done > 0 ? `${formatCount(done)} ${plural(unit, done)}` : "";
   return `${done === total ? "" : `${formatCount(done)} of `}${formatCount(total)} ${plural(unit, total)}`;
 }
 
