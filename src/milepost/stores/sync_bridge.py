@@ -67,9 +67,9 @@ class Method(Generic[P, T]):
         """Return the function, or the bound method of an instance."""
 
 
-def adapted(method: Callable[Concatenate[Any, P], T], adapt: Callable[[T], U], of: str = "_async") -> Method[P, U]:
-    """Return a method of the object in attribute `of`, with its parameters and docstring, and its result as `adapt` returns it."""
-    target = attrgetter(f"{of}.{method.__name__}")
+def adapted(method: Callable[Concatenate[Any, P], T], adapt: Callable[[T], U]) -> Method[P, U]:
+    """Return the method of the object in `_async`, with its parameters and docstring; `adapt` is called with its result."""
+    target = attrgetter(f"_async.{method.__name__}")
 
     @wraps(method)
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
