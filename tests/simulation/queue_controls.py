@@ -40,6 +40,6 @@ def _slow_begin() -> Patches:
     return [mock.patch.object(WorkerState, "next", next_later)]
 
 
-@bug("silent absence", "a job whose task queue no process has never says so", "absence-is-reported")
+@bug("silent absence", "a job never says that no process can dispatch it", "absence-is-reported")
 def _silent_absence() -> Patches:
     return [mock.patch.object(sweeper, "UNDISPATCHED_AFTER", 10**12)]

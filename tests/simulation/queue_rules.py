@@ -31,26 +31,25 @@ class QueueRules:
 
     def on_write(self, job_id: str, change: Any, old: Mapping[str, str], new: Mapping[str, str]) -> None:
         """Check an accepted write that leaves a record."""
-        name, memory = change.transition.name, self._server.memory
+        name = change.transition.name
         if self.broker is None or old.get("task_queue") != NAME:
             return
-        is_blocked = any(stop.key == old.get("unique_key") for stop in memory.stops.values()) or job_id in memory.stops
-        if name == "dispatch" and new.get("stale") not in (
-            None,
-            old.get("stale"),
-            old.get("wake_at"),
-            old.get("not_before"),
-        ):
-            start = starts_at(old)
-            may_start = start is not None and start <= memory.now and not is_blocked
-            if not may_start or int(old.get("stale", memory.now)) > memory.now:
-                self._fail("dispatched-once", "a job was reserved that was not due, or may not start")
-        if name == "dispatch" and int(new.get("stale", memory.now + 1)) <= memory.now and not is_blocked:
-            self._fail("dispatched-once", "a job is due again at once")
+        if name == "dispatch":
+            self._check_dispatch(job_id, old, new)
         if name == "dispatched" and old["version"] not in self.broker.sent.get(job_id, ()):
             self._fail("note-is-of-its-message", f"version {old['version']} was noted, and not sent")
         if name == "undispatchable" and new["version"] != old["version"] and new.get("stalled") == old.get("stalled"):
             self._fail("reason-is-new", f"{new.get('stalled')} was reported again")
+
+    def _check_dispatch(self, job_id: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+        now, start, due = self._server.memory.now, starts_at(old), new.get("stale")
+        is_draining = self._rules.is_draining(job_id, old)
+        if due not in (None, old.get("stale"), old.get("wake_at"), old.get("not_before")):
+            may_start = start is not None and start <= now and not is_draining
+            if not may_start or int(old.get("stale", now)) > now:
+                self._fail("dispatched-once", "a job was reserved that was not due, or may not start")
+        if due is not None and int(due) <= now and not is_draining:
+            self._fail("dispatched-once", "a job is due again at once")
 
     def on_delivered(self, job_id: str, began: int) -> None:
         """Called when a delivery has ended, in the process that had the message."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.rules import Rules
 
 REST_RULES = {
-    "absence-is-reported": "a job whose task queue no process has says so after a while",
+    "absence-is-reported": "a job says after a while that no process can dispatch it",
     "acknowledged-is-kept": "P1, I7: a job whose submit was answered exists until it is deleted",
     "counts-match": "P6, I12: the counts equal the records",
     "every-job-ends": "P2, I22: at rest every job has ended",

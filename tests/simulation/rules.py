@@ -215,8 +215,7 @@ class Rules:
         self._fences[job_id] = fence
         if int(new.get("attempt", 0)) > int(new.get("max_attempts", 1)) and new["run_by"] != "track":
             self.fail("budgets-hold", f"attempt {new['attempt']} of {new.get('max_attempts')}")
-        key = new.get("unique_key")
-        if job_id in memory.stops or (key and any(stop.key == key for stop in memory.stops.values())):
+        if self.is_draining(job_id, new):
             self.fail("draining-blocks-start", f"{name} beside a draining lease")
         start = starts_at(old) if old else 0
         if start is None:
@@ -257,6 +256,11 @@ class Rules:
         recent = [at for at in self.server.clock_steps if self.world.now - at < lease]
         is_after_outage = any(0 <= at - end < lease for at in recent for end in self.server.outage_ends)
         return is_after_outage or any(then - at < lease / 3 for at, then in pairwise(recent))
+
+    def is_draining(self, job_id: str, record: Mapping[str, str]) -> bool:
+        """Return whether a draining lease of a job, or of one with its unique key, keeps it from starting."""
+        key, stops = record.get("unique_key"), self.server.memory.stops
+        return job_id in stops or (key is not None and any(stop.key == key for stop in stops.values()))
 
     def is_undisturbed(self, process: Process, since: float) -> bool:
         """Return whether neither a process nor the server had a fault since a time, in microseconds."""
