@@ -56,7 +56,7 @@ async def refuse_foreign_batches(store: Store, after: Any) -> None:
         if own is None:
             raise InvalidInputError(
                 "after",
-                f"batch {name!r:.140} is one of a server; give 'group:{name:.140}' if the server has this store",
+                f"batch {name!r:.140} belongs to a server; give 'group:{name:.140}' if that server uses this store",
             )
         if own.url == store.url:
             continue
