@@ -25,7 +25,7 @@ connection.execute("ROLLBACK")
 class SoakStore:
     """A store and the faults that it can have. `url` goes through the proxy, where there is one; `direct_url` does not.
 
-    `kind` is "sqlite", "redis", or "postgres", which may have a version: "postgres-15".
+    `kind` is "sqlite", "redis", "postgres", or the service of a version of PostgreSQL: "postgresql-15".
     """
 
     def __init__(self, kind: str, folder: Path) -> None:
@@ -45,7 +45,7 @@ class SoakStore:
             with server.client() as client:
                 self.version = f"Redis {client.info('server')['redis_version']}"
         elif self.kind.startswith("postgres"):
-            service = self.kind.replace("postgres", "postgresql")
+            service = "postgresql" if self.kind == "postgres" else self.kind
             database = self.server = PostgresServer(service=service, fsync=True).__enter__()
             self.proxy = Proxy(database.port).__enter__()
             self.direct_url = database.url()

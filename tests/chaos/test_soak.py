@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos.checker import check
 from tests.chaos.soak import Soak, Targets, summary
+from tests.postgres_server import OTHER_POSTGRES
 
 SMALL = Targets().times(0.6)
 FULL = Targets(jobs=2000, kills=40, zombies=10, lost=50, restarts=3, commits=6, cancels=200, deletes=100, poison=10)
@@ -34,12 +35,8 @@ def test_invariants_hold_in_soak_on_postgresql() -> None:
     check_soak("postgres", Targets())
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("kind", [
-    pytest.param("postgres-15", marks=pytest.mark.service("postgresql-15")),
-    pytest.param("postgres-18", marks=pytest.mark.service("postgresql-18")),
-])  # fmt: skip
+@pytest.mark.parametrize("kind", OTHER_POSTGRES)
 def test_invariants_hold_in_small_soak_on_other_versions_of_postgresql(kind: str) -> None:
     check_soak(kind, Targets().times(0.3))
 
