@@ -65,12 +65,13 @@ def test_nothing_moves_under_the_pointer(stage: Stage, opened: Opened) -> None:
     page.wait_for_selector(".body-row")
     page.locator(".body-row").nth(3).hover()
     before = first_ids(page)
-    stage.submit("/data/later.pdf")
-    stage.submit("/data/later.pdf")
-    expect(page.locator(".new-jobs")).to_be_visible()
+    submitted = [page.locator(f"[id='row-{stage.submit('/data/later.pdf')}']") for _ in range(2)]
+    expect(page.locator(".new-jobs")).to_contain_text(re.compile(r"\d+ new jobs"))
     assert first_ids(page) == before
     page.locator(".new-jobs").click()
-    expect(page.locator(".new-jobs")).to_have_count(0)
+    # The button may be back: the demo submits jobs too.
+    for row in submitted:
+        expect(row).to_be_visible()
     assert first_ids(page) != before
     # Scrolled: the same, and the place is kept.
     page.locator(".body-row").nth(3).hover()  # the pointer was on a button that is gone
