@@ -342,8 +342,8 @@ def _new_child_ids() -> Patches:
 def _starting_orphans() -> Patches:
     groups_to_check = operations.BranchResult.groups_to_check
 
-    def without_orphans(self: Any, job_id: str, before: Any) -> list[str]:
-        return [group for group in groups_to_check(self, job_id, before) if not group.startswith(ORPHANS)]
+    def without_orphans(self: Any, job_id: str) -> list[str]:
+        return [group for group in groups_to_check(self, job_id) if not group.startswith(ORPHANS)]
 
     patch = mock.patch.object(operations.BranchResult, "groups_to_check", without_orphans)
     return [patch, *_without_guard("parented")]
@@ -353,9 +353,9 @@ def _starting_orphans() -> Patches:
 def _cancelled_children() -> Patches:
     groups_to_check = operations.BranchResult.groups_to_check
 
-    def with_suspended(self: Any, job_id: str, before: Any) -> list[str]:
+    def with_suspended(self: Any, job_id: str) -> list[str]:
         orphans = [ORPHANS + job_id] if self.event == "suspended" else []
-        return groups_to_check(self, job_id, before) + orphans
+        return groups_to_check(self, job_id) + orphans
 
     return [
         mock.patch.object(operations.BranchResult, "groups_to_check", with_suspended),

@@ -77,14 +77,11 @@ def series(job_type: str, queue: str = "") -> str:
     return f"{job_type}{US}{queue if queue != job_type else ''}"
 
 
-def counted_end(record: Mapping[str, str] | None, before: Mapping[str, str]) -> list[tuple[int, str, str]]:
-    """Return what to count for the end that a change has made, each as (minute, series, metric).
+def counted_end(record: Mapping[str, str], before: Mapping[str, str]) -> list[tuple[int, str, str]]:
+    """Return what to count for the end of a job, each as (minute, series, metric).
 
-    `before` is the record before the change. An end is what brings `completed` into a record, so a repeated write, or a
-    change of a job that has ended, counts nothing.
+    `record` is what the change that ended it has written, see `BranchResult.ended`, `before` the record before it.
     """
-    if record is None or "completed" in before or "completed" not in record:
-        return []
     ended, status, name = (
         _number(record["completed"]),
         record["status"],

@@ -31,6 +31,7 @@ from milepost.core.serialization import (
     validate_new_id,
 )
 from milepost.core.transitions import plan_cancel, plan_retry, plan_update
+from milepost.core.transitions.operations import Change
 from milepost.manager import descendants, watch
 from milepost.manager.creation import creation_error, plan_new
 from milepost.manager.options import CreateOptions
@@ -52,7 +53,7 @@ from milepost.run.track import AsyncTrack, TrackRequest
 from milepost.settings import Settings, settings
 from milepost.stores.cycles import refuse_cycle
 from milepost.stores.factory import open_store
-from milepost.stores.protocol import Store, Write, WriteResult
+from milepost.stores.protocol import Store, Write
 from milepost.stores.query import Page, Query, find, position
 from milepost.stores.refused_groups import closed_batch, refuse_foreign_batches
 
@@ -112,7 +113,8 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
         job_id = self.runtime.ids.new_job_id() if job_id is None else validate_new_id(job_id)
         if AFTER in fields.get("labels", ""):
             await refuse_cycle(self.store, fields)
-        outcome = await self._apply(Write(job_id, plan_new(fields, self._new_operation_id(), again)))
+        write = Write(job_id, plan_new(fields, self._new_operation_id(), again))
+        (outcome,) = (await self.store.apply([write])).outcomes
         if outcome.accepted:
             return _found(outcome.job, job_id)
         raise await creation_error(self.store, job_id, fields, outcome)
@@ -142,9 +144,8 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
             plan = plan_cancel(self._new_operation_id(), by="caller", **values)
         else:
             plan = plan_update(self._new_operation_id(), target, **values)
-        outcome = await self._apply(Write(known_id(job_id), plan, answer=False))
-        if not outcome.accepted:
-            raise rejection_error(outcome, job_id, "cancel" if target is JobStatus.CANCELLED else "update", target)
+        verb = "cancel" if target is JobStatus.CANCELLED else "update"
+        await self._apply(job_id, plan, verb, target, answer=False)
 
     async def list_jobs(
         self,
@@ -225,10 +226,7 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
         why = None if reason is None else single_line(reason)
         who = None if by is None else single_line(by)
         plan = plan_cancel(self._new_operation_id(), by=who, why=why, message="Job cancelled by user")
-        outcome = await self._apply(Write(known_id(job_id), plan))
-        if not outcome.accepted:
-            raise rejection_error(outcome, job_id, "cancel")
-        return _found(outcome.job, job_id)
+        return _found(await self._apply(job_id, plan, "cancel"), job_id)
 
     async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False, dependents: bool = False) -> Job:  # fmt: skip
         """Return a failed or cancelled job to pending with a new retry budget; it continues where it stopped.
@@ -241,14 +239,11 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
             raise InvalidInputError("only_failed", "submits a new job; omit from_start and dependents")
         if only_failed:
             return await self._retry_failed_items(job_id)
-        outcome = await self._apply(
-            Write(known_id(job_id), plan_retry(self._new_operation_id(), from_start=from_start))
-        )
-        if not outcome.accepted:
-            raise rejection_error(outcome, job_id, "retry")
-        if dependents and outcome.job is not None:
-            await descendants.retry_dependents(self.store, outcome.job, self._new_operation_id)
-        return _found(outcome.job, job_id)
+        plan = plan_retry(self._new_operation_id(), from_start=from_start)
+        job = await self._apply(job_id, plan, "retry")
+        if dependents and job is not None:
+            await descendants.retry_dependents(self.store, job, self._new_operation_id)
+        return _found(job, job_id)
 
     async def _retry_failed_items(self, job_id: str) -> Job:
         job = _found(await self.get_job(known_id(job_id)), job_id)
@@ -343,8 +338,14 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
             await asyncio.to_thread(self.runtime.end_heartbeat)
         await self.store.close()
 
-    async def _apply(self, write: Write) -> WriteResult:
-        return (await self.store.apply([write])).outcomes[0]
+    async def _apply(
+        self, job_id: str, change: Change, verb: str, target: JobStatus | None = None, *, answer: bool = True
+    ) -> Job | None:
+        """Apply a change, and return the job if there is to be an `answer`. Raises the error of a refused change."""
+        (outcome,) = (await self.store.apply([Write(known_id(job_id), change, answer)])).outcomes
+        if outcome.branch < 0:
+            raise rejection_error(outcome, job_id, verb, target)
+        return outcome.job
 
 
 def open_runtime(store: Store | str | None, ttl: float | None, options: Settings | None, *, blocking: bool) -> Runtime:

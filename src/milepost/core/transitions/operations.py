@@ -134,6 +134,8 @@ class BranchResult:
 
     record: dict[str, str] | None
     """The new record, or None if it is removed."""
+    before: Record
+    """The old record, or empty."""
     version: int = 0
     """The version of the event."""
     stopping: DrainingLease | None = None
@@ -148,17 +150,23 @@ class BranchResult:
     unstarted: tuple[tuple[str, int], ...] = ()
     """The limit keys to whose rates it gives a start back, each with the time of the start."""
 
-    def changes_usage(self, before: Record) -> bool:
-        """Return whether the ledger of usage has to count the change; `before` is the old record, or empty."""
-        return self.record is not None and self.record.get("usage") != before.get("usage")
+    @property
+    def ended(self) -> Record | None:
+        """Return the new record if the change ends the job. A repeated write does not, nor a change of a job that has ended."""
+        return self.record if "completed" in (self.record or ()) and "completed" not in self.before else None
 
-    def groups_to_check(self, job_id: str, before: Record) -> list[str]:
+    @property
+    def spender(self) -> Record | None:
+        """Return the new record if the ledger of usage has to count the change."""
+        return self.record if self.record is not None and self.record.get("usage") != self.before.get("usage") else None
+
+    def groups_to_check(self, job_id: str) -> list[str]:
         """Return the groups that may now be closed while jobs wait for them: those of a job that ended, was removed, or
         whose code stopped; and the one that holds the job since this change; and the orphans of a job that did not
-        complete. `before` is the old record, or empty.
+        complete.
         """
-        after, found = self.record, []
-        if after is None or ("completed" in after and "completed" not in before):
+        after, before, found = self.record, self.before, []
+        if after is None or self.ended is not None:
             found += groups_of(job_id, before)
         if self.dropped is not None:
             found += [f"job:{job_id}", *filter(None, self.dropped.groups.split(US))]
@@ -216,7 +224,7 @@ def apply_branch(change: Change, index: int, job_id: str, record: Record | None,
     """Apply one branch to a copy of the record and return what the store has to write."""
     branch = change.transition.branches[index]
     new: dict[str, str] = dict(record) if record is not None else {}
-    effect = BranchResult(new)
+    effect = BranchResult(new, record or {})
     for operation in branch.ops:
         _perform(operation, change, job_id, new, facts, effect)
     if branch.event:

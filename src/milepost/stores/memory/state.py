@@ -258,7 +258,7 @@ class MemoryState:
 
     def keep(self, job_id: str, change: Change, branch: int, effect: BranchResult, now: int) -> tuple[str, ...]:
         """Store the result of an applied branch, and return the groups with waiting jobs that it closed."""
-        before = self.records.get(job_id, {})
+        before = effect.before
         large, outdated = set_apart(change, effect.record, before) if effect.record is not None else ({}, [])
         stop = self.stops.pop(job_id, None) if effect.dropped is not None else None
         if effect.stopping is not None:
@@ -279,10 +279,10 @@ class MemoryState:
                 kept = operation_ids.tombstone(change.operation_id, branch, gone, self.gone(job_id), now)
                 self.tombstones[job_id] = (kept, now + operation_ids.KEPT_MICROS)
         else:
-            for counted in rollups.counted_end(effect.record, before):
-                self.open_ends[counted] += 1
-            if effect.changes_usage(before):
-                self.ledger.count(effect.record, before, now, self.records)
+            if (ended := effect.ended) is not None:
+                self.open_ends.update(rollups.counted_end(ended, before))
+            if (spender := effect.spender) is not None:
+                self.ledger.count(spender, before, now, self.records)
             if large or outdated:
                 left = {n: v for n, v in self.large.get(job_id, {}).items() if n not in outdated}
                 self.large[job_id] = left | large
@@ -300,7 +300,7 @@ class MemoryState:
             self.append_event(job_id, effect, now)
         if effect.record is None:
             self.kept.pop(job_id, None)
-        checked = effect.groups_to_check(job_id, before)
+        checked = effect.groups_to_check(job_id)
         closed = tuple(group for group in checked if self.is_to_release(group))
         self.closing.update(closed)
         return closed

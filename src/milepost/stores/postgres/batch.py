@@ -173,7 +173,7 @@ class Batch(GroupFacts):
         if record is not None and job_id in self._checkpoints:
             record = self._with_checkpoint(job_id, record, *self._checkpoints.pop(job_id))
         effect = changes.apply_branch(change, index, job_id, record, self)
-        large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
+        large, outdated = set_apart(change, effect.record, effect.before) if effect.record is not None else ({}, [])
         stored = self._check(effect, large)
         self._set_values.update(effect.values)
         self._gates.update((key, max(until, self._gates.get(key, 0))) for key, until in effect.gates.items())
@@ -184,13 +184,13 @@ class Batch(GroupFacts):
             self._large[job_id, name] = None
         for name, value in large.items():
             self._large[job_id, name] = value
-        for end in counted_end(effect.record, record or {}):
-            self._ends[end] += 1
-        if effect.record is not None and effect.changes_usage(record or {}):
-            self._spent += changed_usage(effect.record, record or {}, self.now)
+        if (ended := effect.ended) is not None:
+            self._ends.update(counted_end(ended, effect.before))
+        if (spender := effect.spender) is not None:
+            self._spent += changed_usage(spender, effect.before, self.now)
         self._keep(job_id, change, index, effect, record)
         self._changed[job_id] = stored
-        groups = effect.groups_to_check(job_id, record or {})
+        groups = effect.groups_to_check(job_id)
         if not self._is_awaited and "held" not in (effect.record or ()):
             groups = [group for group in groups if group.startswith(ORPHANS)]
         self.groups_to_check.update(groups)

@@ -215,12 +215,13 @@ class WriteTransaction(ReadTransaction):
         if index < 0:
             return self._refused(change, row)._replace(wait=decision.wait)
         effect = changes.apply_branch(change, index, job_id, record, self)
-        large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
+        large, outdated = set_apart(change, effect.record, effect.before) if effect.record is not None else ({}, [])
         self.keep(job_id, effect, row, record)
-        closed = self._closed(effect.groups_to_check(job_id, record or {}))
-        self._ends += counted_end(effect.record, record or {})
-        if effect.record is not None and effect.changes_usage(record or {}):
-            self._spent += changed_usage(effect.record, record or {}, self.now)
+        closed = self._closed(effect.groups_to_check(job_id))
+        if (ended := effect.ended) is not None:
+            self._ends += counted_end(ended, effect.before)
+        if (spender := effect.spender) is not None:
+            self._spent += changed_usage(spender, effect.before, self.now)
         for name in outdated:
             self.run("large_delete", (job_id, name))
         for name, value in large.items():
