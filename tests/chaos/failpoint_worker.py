@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.core.errors import OutcomeUnknownError, RunStop
-from milepost.core.transitions.operations import Change, TransitionType
+from milepost.core.transitions.change import Change, TransitionType
 from milepost.stores.protocol import Claim, Write
 
 _connect = sqlite3.connect

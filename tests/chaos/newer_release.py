@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from milepost import Run
 from milepost.core.transitions import plan_start
-from milepost.core.transitions.operations import Change, Const, TransitionType
+from milepost.core.transitions.change import Change, Const, TransitionType
 from milepost.stores.protocol import KeyValueStore
 from milepost.worker import registry, run_worker, store_requests
 from milepost.worker.registry import JobType, WorkerEntry, publish, write_worker

@@ -15,7 +15,7 @@ from typing import Any
 from milepost.core import transitions as plans
 from milepost.core.job import Job
 from milepost.core.serialization import to_json
-from milepost.core.transitions.operations import Change, TransitionType
+from milepost.core.transitions.change import Change, TransitionType
 from milepost.manager.validation import submit_fields
 from milepost.run.sweeper import Sweeper
 from milepost.settings import Settings

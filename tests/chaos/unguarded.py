@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from milepost.core.transitions import run
-from milepost.core.transitions.operations import TransitionType
+from milepost.core.transitions.change import TransitionType
 
 
 def without(transition: TransitionType, word: str) -> None:

@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from milepost.core.transitions.operations import Change, Record
+from milepost.core.transitions.change import Change, Record
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import PurgeResult, SweepResult, WriteResult

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from milepost.core import transitions
-from milepost.core.transitions.operations import Change, TransitionType
+from milepost.core.transitions.change import Change, TransitionType
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import WriteResult
 from milepost.stores.sync_bridge import run_sync

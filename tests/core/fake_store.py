@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Collection
 
 from milepost.core.job import Job
-from milepost.core.transitions.facts import DrainingLease
-from milepost.core.transitions.operations import BranchResult, Change, Record, apply_branch, decide
+from milepost.core.transitions.change import Change, DrainingLease, Record
+from milepost.core.transitions.operations import BranchResult, apply_branch, decide
 from milepost.stores.protocol import WriteResult
 
 START = 1_750_000_000_000_000

@@ -6,7 +6,7 @@ import pytest
 
 from milepost.core.record_codec import LARGE, LARGE_BYTES, set_apart
 from milepost.core.transitions import plan_checkpoint, plan_complete
-from milepost.core.transitions.operations import Field
+from milepost.core.transitions.change import Field
 from milepost.core.values import LARGE_MARK, LargeValue
 from milepost.testing.conformance.transition_matrix import PLANS
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from milepost.core.transitions.operations import Branch, Change, Const, TransitionType, match_branch
+from milepost.core.transitions.change import Branch, Change, Const, TransitionType
+from milepost.core.transitions.operations import match_branch
 from milepost.testing.conformance.harness import change_with, create_record, guarded_change
 from milepost.testing.conformance.operations import GUARDS, OPS
 from tests.core.fake_store import FakeStore

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from milepost.core import transitions
-from milepost.core.transitions.operations import Param
+from milepost.core.transitions.change import Param
 from milepost.core.transitions.table import MOVES, NONE, bind, branch, template
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance import transition_matrix

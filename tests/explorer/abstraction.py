@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from milepost.core.codecs import TIME
 from milepost.core.placement import starts_at
 from milepost.core.record import FIELDS
+from milepost.core.transitions.change import Const, Field, Record, TransitionType
 from milepost.core.transitions.operation_ids import applied_branch, is_superseded
-from milepost.core.transitions.operations import Const, Field, Record, TransitionType
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.sweep import hold_of
 from milepost.testing.conformance.transition_matrix import PLANS

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from milepost.core.transitions.facts import DrainingLease
-from milepost.core.transitions.operations import Change, Record
+from milepost.core.transitions.change import Change, DrainingLease, Record
 from milepost.stores.protocol import Claim, Write
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from milepost.core.transitions import TERMINAL
-from milepost.core.transitions.facts import DrainingLease
-from milepost.core.transitions.operations import Change, Record
+from milepost.core.transitions.change import Change, DrainingLease, Record
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
 from milepost.testing import FrozenClock

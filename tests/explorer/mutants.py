@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from milepost.core.transitions.operations import Change, TransitionType
+from milepost.core.transitions.change import Change, TransitionType
 from tests.explorer.actors import Budgets
 from tests.explorer.exploration import Explorer, Violation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from milepost.core.transitions.operations import Record
+from milepost.core.transitions.change import Record
 from milepost.testing.conformance.harness import check_record
 from tests.explorer.actors import Step
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from tests.explorer import abstraction
 from tests.explorer.actors import Budgets
 from tests.explorer.exploration import Exploration, Explorer, Path

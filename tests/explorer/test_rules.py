@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from milepost.core.transitions import plan_delete
-from milepost.core.transitions.facts import DrainingLease
+from milepost.core.transitions.change import DrainingLease
 from tests.explorer import rules
 from tests.explorer.actors import Run, Step
 from tests.explorer.rules import RULES, Rule

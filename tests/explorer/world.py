@@ -26,8 +26,7 @@ from milepost.core.transitions import (
     plan_self_cancel,
     plan_start,
 )
-from milepost.core.transitions.facts import DrainingLease
-from milepost.core.transitions.operations import Change, Record
+from milepost.core.transitions.change import Change, DrainingLease, Record
 from milepost.run.sweeper import Sweeper
 from milepost.stores.ids import Ids
 from milepost.stores.protocol import ApplyResult, Claim, Store, SweepResult, Write, WriteResult

@@ -9,7 +9,7 @@ import pytest
 from milepost.core import transitions as plans
 from milepost.core.errors import JobNotFoundError
 from milepost.core.job import Job
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.manager.sync import JobManager
 from milepost.stores.ids import new_operation_id
 from milepost.stores.memory.store import MemoryStore

@@ -27,8 +27,8 @@ import milepost.run.heartbeat_state
 import milepost.run.sweeper
 import milepost.worker.worker_state
 from milepost.core.transitions import operations
-from milepost.core.transitions.guards import holds
-from milepost.core.transitions.operations import Branch, Change, Guard, TransitionType
+from milepost.core.transitions.change import Branch, Change, Guard, TransitionType
+from milepost.core.transitions.operations import holds
 from tests.explorer.comparisons import TURNED
 from tests.simulation.simulation import run_seed
 

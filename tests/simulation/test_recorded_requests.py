@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from milepost.core.job import Job
-from milepost.core.transitions.operations import TransitionType
+from milepost.core.transitions.change import TransitionType
 from milepost.stores.protocol import Store
 from milepost.stores.sqlite import SQLiteStore
 from milepost.stores.sync_bridge import run_sync

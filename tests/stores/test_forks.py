@@ -13,7 +13,7 @@ import pytest
 
 from milepost import Run
 from milepost.core.transitions import plan_cancel, plan_delete
-from milepost.core.transitions.operations import TransitionType
+from milepost.core.transitions.change import TransitionType
 from milepost.stores import private_files
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.postgres.notifications import Notifications

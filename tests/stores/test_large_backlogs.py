@@ -10,7 +10,7 @@ from typing import Protocol
 import pytest
 
 from milepost.core import transitions as plans
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.stores.factory import open_store
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.protocol import Claim, Store, Write

@@ -14,7 +14,7 @@ import pytest
 
 from milepost import AsyncRun, Job, Jobs, JobSuspended, Run
 from milepost.core.transitions import plan_suspend
-from milepost.core.transitions.operations import Const
+from milepost.core.transitions.change import Const
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync

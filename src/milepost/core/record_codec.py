@@ -14,7 +14,7 @@ from milepost.core.record import FIELDS
 from milepost.core.values import LARGE_MARK
 
 if TYPE_CHECKING:
-    from milepost.core.transitions.operations import Change, TransitionType
+    from milepost.core.transitions.change import Change, TransitionType
 
 
 SHORT: dict[str, str] = {one.key: one.short for one in FIELDS if one.short}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from milepost.core.errors import DuplicateJobError, RejectedError
 from milepost.core.placement import groups_joined
 from milepost.core.transitions import plan_create
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.run import context
 from milepost.stores.protocol import Store, WriteResult
 from milepost.stores.refused_groups import group_error

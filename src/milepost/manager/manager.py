@@ -31,7 +31,7 @@ from milepost.core.serialization import (
     validate_new_id,
 )
 from milepost.core.transitions import plan_cancel, plan_retry, plan_update
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.manager import descendants, watch
 from milepost.manager.creation import creation_error, plan_new
 from milepost.manager.options import CreateOptions

@@ -17,7 +17,7 @@ from milepost.core.errors import (
 from milepost.core.job import Job
 from milepost.core.serialization import from_json, from_micros, known_id, single_line, to_json, validate_key
 from milepost.core.transitions import plan_answer, plan_cancel, plan_pause, plan_resume_paused
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.core.values import Question
 from milepost.manager.validation import rejection_error
 from milepost.run.budget_question import KEY, raised_budget, stops_job, wake_below

@@ -16,7 +16,7 @@ from milepost.core.errors import (
     StoreUnavailableError,
 )
 from milepost.core.transitions import plan_ask, plan_checkpoint, plan_keep_step, plan_settle_question
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.run import transaction
 from milepost.run.child_store import answer_children
 from milepost.run.heartbeat_state import stop_reason

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from milepost.core.job import Job
 from milepost.core.transitions import plan_flag_cycle, plan_no_cycle
+from milepost.core.transitions.change import Change
 from milepost.core.transitions.create import CYCLE_CHECK
-from milepost.core.transitions.operations import Change
 from milepost.stores.cycles import CycleSearch, Progress
 from milepost.stores.protocol import Store
 

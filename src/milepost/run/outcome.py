@@ -31,7 +31,7 @@ from milepost.core.transitions import (
     plan_stopped_for_pause,
     plan_suspend,
 )
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.run.crash_report import masked_json, masked_line, report_exception
 from milepost.run.heartbeat_state import PendingReport
 from milepost.run.job_result import JobResult

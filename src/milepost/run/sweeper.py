@@ -19,7 +19,7 @@ from milepost.core.transitions import (
     plan_mark_stale,
     plan_undispatchable,
 )
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.run.crash_report import crash_loop_line, report_lost_run
 from milepost.run.cycle_checks import CycleChecks, is_cycle_check
 from milepost.run.locked_jobs import LockedJobs

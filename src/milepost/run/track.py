@@ -17,7 +17,7 @@ from milepost.core.errors import (
 )
 from milepost.core.job import FailureKind, Job
 from milepost.core.transitions import plan_adopt, plan_resume, plan_track
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.run.async_run import AsyncRun
 from milepost.run.crash_report import report_lost_run
 from milepost.run.execution import LeasedExecution

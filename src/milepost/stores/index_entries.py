@@ -9,7 +9,7 @@ from milepost.core.job import Job
 from milepost.core.limits import counted_under, queue_name
 from milepost.core.placement import memberships, starts_at
 from milepost.core.serialization import US
-from milepost.core.transitions.operations import Record
+from milepost.core.transitions.change import Record
 
 Entry = tuple[tuple[str, ...], tuple[int | str, ...]]
 """An index and a sort key that ends with the job id."""

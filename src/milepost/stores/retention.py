@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from milepost.core.placement import parent_of
-from milepost.core.transitions.operations import Record
+from milepost.core.transitions.change import Record
 from milepost.stores.protocol import PurgeResult, Store
 
 OPEN = (1 << 63) - 1

@@ -9,7 +9,7 @@ from milepost.core.limits import queue_name
 from milepost.core.placement import starts_at
 from milepost.core.record_codec import SHORT, pack, unpack
 from milepost.core.serialization import US
-from milepost.core.transitions.operations import Record
+from milepost.core.transitions.change import Record
 
 LARGEST = (1 << 63) - 1
 NEVER = LARGEST
@@ -126,4 +126,4 @@ def _number(text: str | None) -> int | None:
 
 
 KEEP = {"feed": 0, "list": 1, "life": 2}
-"""The numbers that stand for where an event is kept, see `core.transitions.operations`."""
+"""The numbers that stand for where an event is kept, see `core.transitions.change`."""

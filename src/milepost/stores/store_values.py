@@ -11,7 +11,7 @@ from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.record import REPORTED
 from milepost.core.serialization import validate_name
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 
 LAYOUT = 1
 """The version of the stored layout; a release reads its own and the one before."""

@@ -11,7 +11,7 @@ from milepost.core.defaults import RENEWALS_PER_LEASE
 from milepost.core.errors import LeaseHeldError, MilepostError, OutcomeUnknownError, StoreError
 from milepost.core.job import Job
 from milepost.core.transitions import plan_start
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.run.outcome import LateReceipt, RunOutcome
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids

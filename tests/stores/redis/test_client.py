@@ -12,7 +12,7 @@ import pytest
 from milepost import Jobs
 from milepost.core import transitions as plans
 from milepost.core.errors import OutcomeUnknownError, StoreError, StoreFullError, StoreUnavailableError
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import ApplyResult, Claim, Write
 from milepost.stores.redis import RedisStore, client

@@ -10,7 +10,7 @@ import pytest
 
 from milepost.core import transitions as plans
 from milepost.core.job import Job
-from milepost.core.transitions.operations import Change, TransitionType
+from milepost.core.transitions.change import Change, TransitionType
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.redis import lua_compiler, store
 from milepost.stores.redis.lua_compiler import LuaCompiler

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from milepost.core import transitions as plans
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.stores.protocol import Write
 from milepost.stores.redis import RedisStore
 from milepost.stores.sync_bridge import run_sync

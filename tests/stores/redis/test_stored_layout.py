@@ -11,7 +11,7 @@ from milepost.core import transitions as plans
 from milepost.core.errors import LayoutMismatchError
 from milepost.core.job import Job
 from milepost.core.record_codec import unpack
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.stores.ids import new_job_id, new_operation_id
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import LAYOUT, Position, Select, Write

@@ -9,7 +9,7 @@ from pathlib import Path
 from milepost.core import transitions as plans
 from milepost.core.job import Job
 from milepost.core.record_codec import large_fields, unpack
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.core.values import LargeValue
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.protocol import Claim, Write, WriteResult

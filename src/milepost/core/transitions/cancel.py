@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
+from milepost.core.transitions.change import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ANY,
     CANCELLED,

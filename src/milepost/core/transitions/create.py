@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from milepost.core.placement import AFTER, groups_joined, member_groups
-from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
+from milepost.core.transitions.change import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ACTIVE,
     CANCELLED,

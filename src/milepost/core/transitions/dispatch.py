@@ -6,7 +6,7 @@ time at which it is to be dispatched (again). A start and an end clear it.
 
 from __future__ import annotations
 
-from milepost.core.transitions.operations import Change, Const, Field, Guard, Param
+from milepost.core.transitions.change import Change, Const, Field, Guard, Param
 from milepost.core.transitions.table import END_JOB, END_WAIT, FAILED, PENDING, SET_FAILURE, bind, branch, template
 
 RUN_BY_TASK_QUEUE: Guard = ("eq", "run_by", Const("external"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from milepost.core.placement import BATCH
 from milepost.core.transitions.cancel import CANCELS_OF_WORKER_JOBS, NEVER_STARTED
-from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
+from milepost.core.transitions.change import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     CANCELLED,
     COMPLETED,

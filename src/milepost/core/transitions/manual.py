@@ -6,7 +6,7 @@ from functools import cache
 
 from milepost.core.defaults import STALE_AFTER
 from milepost.core.record import cleared
-from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
+from milepost.core.transitions.change import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ACTIVE,
     CANCELLED,

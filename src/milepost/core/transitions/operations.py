@@ -1,131 +1,40 @@
-"""The guards and operations of transitions, and the reference interpreter for them.
-
-A store applies a `Change` in one atomic step. A `TransitionType` is a constant: ordered `Branch`es. A `Change` is a
-transition type with its values, by position, and an operation id. The first branch whose statuses and guards match is
-applied. If none matches, the change is refused, nothing is written, and the answer is the current record.
-
-A source is a parameter of the change (`Param`, in a transition type its position), a constant or a field of the record.
-If a parameter is None, an operation that uses it does nothing and a guard that uses it holds. If a field is missing, an
-operation that uses it does nothing (in "sum" it counts as 0); a guard reads it as empty, or as 0.
-
-All guards of a branch must hold; they are listed in `guards`.
-
-Operations, in order:
-    ("set", f, src)         ("clear", f)          ("append", f, src)   joined by a comma
-    ("entry", f, src, ...)  add a row to a table: the sources (missing ones empty) separated by US, the rows by RS.
-                            Does nothing without the first source. Above ENTRIES_BYTES the oldest rows are dropped.
-    ("roll", f, g, src)     if the field has at least this many bytes, move it to g, replacing what g held
-    ("add", f, src)         integer; missing: 0   ("sum", f, src, src) integer
-    ("max", f, src)         the larger number, in its own spelling
-    ("stamp", f[, src])     the store's clock in microseconds, plus src microseconds
-    ("once", f)             stamp, unless the field exists
-    ("take", src, src)      (nonce, microseconds) acquire a lease: `token` = fence ":" nonce, `lease` = clock +
-                            microseconds. The fence is greater than every earlier one of this job;
-                            max(last + 1, clock) of the namespace is one.
-    ("stop",)               turn the live lease, if any, into the draining lease of this id, with its token and expiry;
-                            `token` and `lease` are cleared, the slot stays taken
-    ("hold", statuses)      set `held` to the first awaited group that has an open member, else to the one for which
-                            "failed" holds, and `stale` to the clock plus `cycle_check`, or clear it if there is none; without such a
-                            group clear `held`
-    ("blame", f, statuses)  set the field to ``dependency_failed: ID``, the id of the member for which "failed" holds
-    ("put", key, src)       set the value of a key of the key-value store, without an expiry
-    ("erase", src)          delete the values of these keys, separated by US
-    ("gate", key, src)      close the gate of a limit key for src microseconds, or leave it closed for longer
-    ("unstart", src)        give the start at this time, by the store's clock, back to the rate of the limit key
-    ("drop",)               end the draining lease of this id; jobs that waited for it become claimable
-    ("remove",)             remove the record with its indexes and events; the operation ids of callers stay known,
-                            see `operation_ids`
-
-An applied branch with an `event` increments `version`, stamps `updated` and appends the event with that version.
-`keep` says where the event is kept besides the feed: "life" with the record, always; "list" in the record's bounded
-list; "feed" nowhere else. An event carries the fields named by `emit` with their new values (missing or empty ones are
-left out) and, as `data`, the value at position `data`.
-
-Every store updates the indexes of the record in the same step, see `milepost.stores.protocol`.
-"""
+"""Decide which branch of a change applies, and apply it: the reference interpreter of the language in `change`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from milepost.core.limits import key_of
-from milepost.core.placement import ORPHANS, USER, failed_member, groups_of, member_groups, open_group
+from milepost.core.placement import (
+    BATCH,
+    ORPHANS,
+    USER,
+    after_groups,
+    failed_member,
+    groups_joined,
+    groups_of,
+    is_orphan,
+    member_groups,
+    open_group,
+    starts_at,
+)
 from milepost.core.serialization import RS, US
 from milepost.core.transitions import operation_ids
-from milepost.core.transitions.facts import DrainingLease, StoreFacts
-from milepost.core.transitions.guards import holds
-from milepost.core.transitions.operation_ids import IdRetention
-
-Record = Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Param:
-    """A value of the change, by its name in the template, which replaces it by its position."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Const:
-    """A constant text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A field of the record."""
-
-    name: str
-
-
-Part = str | int | Param | Const | Field
-Guard = tuple[Part, ...]
-Operation = tuple[Part, ...]
-Value = str | None
+from milepost.core.transitions.change import (
+    Change,
+    Const,
+    DrainingLease,
+    Field,
+    Guard,
+    Operation,
+    Part,
+    Record,
+    StoreFacts,
+)
 
 ENTRIES_BYTES = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """One way to apply a change. `statuses` are those it may start from; ``""`` means that there is no record."""
-
-    statuses: tuple[str, ...]
-    guards: tuple[Guard, ...] = ()
-    ops: tuple[Operation, ...] = ()
-    event: str = ""
-    keep: str = "feed"
-    emit: tuple[str, ...] = ()
-    data: int | Param | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TransitionType:
-    """The constant part of a change: its name, its branches, and how its operation ids are kept (see `operation_ids`).
-
-    Compared by identity, so that stores can compile it once.
-    """
-
-    name: str
-    branches: tuple[Branch, ...]
-    retention: IdRetention = "last"
-
-
-class Change(NamedTuple):
-    """A transition type with its values and an operation id (8 characters, see `stores.ids`).
-
-    Safe to repeat with the same id.
-    """
-
-    transition: TransitionType
-    values: tuple[Value, ...]
-    operation_id: str
-    key: str | None = None
-    """The unique key that the guards "unique" and "free" check while there is no record."""
 
 
 @dataclass(slots=True)
@@ -218,6 +127,68 @@ def match_branch(change: Change, job_id: str, record: Record | None, facts: Stor
         ):
             return index
     return -1
+
+
+def holds(
+    guard: Guard, text: Callable[[Part], str | None], job_id: str, record: Record, key: str | None, facts: StoreFacts
+) -> bool:
+    """Return whether a guard holds for a record. `text` returns the text of a source, `key` is that of the change."""
+    word, *rest = guard
+    match word:
+        case "token":
+            return bool(record.get("token")) and record["token"] == text(rest[0])
+        case "eq" | "ne":
+            wanted = text(rest[1])
+            missing = isinstance(rest[1], int) and wanted is None
+            return missing or (record.get(str(rest[0]), "") == (wanted or "")) is (word == "eq")
+        case "lt" | "ge":
+            bound = text(rest[1])
+            missing = isinstance(rest[1], int) and bound is None
+            return missing or (float(record.get(str(rest[0])) or 0) < float(bound or 0)) is (word == "lt")
+        case "has" | "lacks":
+            return (str(rest[0]) in record) is (word == "has")
+        case "past":
+            return str(rest[0]) in record and int(record[str(rest[0])]) <= facts.now
+        case "ahead":
+            return str(rest[0]) not in record or int(record[str(rest[0])]) > facts.now
+        case "due":
+            return str(rest[0]) not in record or int(record[str(rest[0])]) <= facts.now
+        case "startable":
+            start = starts_at(record)
+            return start is not None and start <= facts.now
+        case "known":
+            return all(map(facts.knows, after_groups(text(rest[0]) or "")))
+        case "open":
+            return open_group(record, facts) is not None
+        case "failed":
+            return failed_member(record, str(rest[0]).split(), facts) is not None
+        case "leased":
+            return _is_leased(text(rest[0]), text(rest[1]), facts)
+        case "joinable":
+            batches = map(facts.other, groups_joined(text(rest[0]) or ""))
+            is_closed = any(one and one["type"] == BATCH and ("closed" in one or "completed" in one) for one in batches)
+            return not is_closed or _is_leased(text(rest[1]), text(rest[2]), facts)
+        case "orphan" | "parented":
+            return is_orphan(record, str(rest[0]).split(), facts.other) is (word == "orphan")
+        case "free":
+            key = record.get("unique_key") or key
+            return facts.stopping(job_id) is None and not (key and facts.key_is_draining(key))
+        case "unique":
+            key = key or record.get("unique_key")
+            return not key or facts.key_owner_status(key, job_id) not in str(rest[0]).split()
+        case "value":
+            return facts.value_of(text(rest[0]) or "") == text(rest[1])
+        case "stopping" | "overdue":
+            lease = facts.stopping(job_id)
+            if lease is None or lease.token != text(rest[0]):
+                return False
+            return word == "stopping" or lease.expires <= facts.now
+    raise AssertionError(f"unknown guard {word!r}")
+
+
+def _is_leased(job_id: str | None, token: str | None, facts: StoreFacts) -> bool:
+    other = facts.other(job_id) if job_id else None
+    return other is not None and bool(other.get("token")) and other["token"] == token
 
 
 def apply_branch(change: Change, index: int, job_id: str, record: Record | None, facts: StoreFacts) -> BranchResult:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from milepost.core.placement import PAUSED
 from milepost.core.record import cleared
-from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
+from milepost.core.transitions.change import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     DRAIN_LEASE,
     PENDING,

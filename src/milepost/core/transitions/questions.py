@@ -7,7 +7,7 @@ that of two changes at once one is refused and made again from the new version.
 from __future__ import annotations
 
 from milepost.core.placement import ANSWER
-from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
+from milepost.core.transitions.change import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import ACTIVE, HOLDS_TOKEN, PENDING, RUNNING, bind, branch, template
 
 _AS_READ: Guard = ("eq", "questions_version", Param("version"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from milepost.core.transitions.operations import Branch, Change, Const, Guard, Operation, Param
+from milepost.core.transitions.change import Branch, Change, Const, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ACTIVE,
     ARCHIVE_FAILURE,

@@ -8,7 +8,7 @@ from functools import cache
 from milepost.core.placement import ANSWER
 from milepost.core.record import cleared
 from milepost.core.serialization import US
-from milepost.core.transitions.operations import Branch, Change, Const, Field, Guard, Operation, Param
+from milepost.core.transitions.change import Branch, Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ANY,
     COMPLETED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from milepost.core.record import cleared
-from milepost.core.transitions.operations import Branch, Change, Const, Guard, Operation, Param
+from milepost.core.transitions.change import Branch, Change, Const, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ARCHIVE_FAILURE,
     CANCELLED,

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from milepost.core.defaults import ATTEMPTS_BYTES
 from milepost.core.record import REPORTED, REPORTED_IN_EVENTS, cleared
-from milepost.core.transitions.operation_ids import IdRetention
-from milepost.core.transitions.operations import (
+from milepost.core.transitions.change import (
     Branch,
     Change,
     Const,
@@ -19,6 +18,7 @@ from milepost.core.transitions.operations import (
     TransitionType,
     Value,
 )
+from milepost.core.transitions.operation_ids import IdRetention
 
 NONE, PENDING, RUNNING = "", "pending", "running"
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"

@@ -23,8 +23,8 @@ from milepost.core.placement import AFTER, ORPHANS, groups_of, is_of_open_batch,
 from milepost.core.record_codec import results_prefix, set_apart
 from milepost.core.serialization import US, from_micros
 from milepost.core.transitions import operation_ids
-from milepost.core.transitions.facts import DrainingLease
-from milepost.core.transitions.operations import BranchResult, Change, Record
+from milepost.core.transitions.change import Change, DrainingLease, Record
+from milepost.core.transitions.operations import BranchResult
 from milepost.forks import reset_after_fork
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
 from milepost.stores.memory.ledger import Ledger

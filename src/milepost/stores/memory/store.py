@@ -19,6 +19,7 @@ from milepost.core.ledger import Book
 from milepost.core.limits import earliest
 from milepost.core.rollups import Rollups
 from milepost.core.transitions import operations as changes
+from milepost.core.transitions.change import Change
 from milepost.stores.held_jobs import release_held
 from milepost.stores.index_entries import is_elsewhere
 from milepost.stores.key_values import KeyValue, validate_entry
@@ -99,7 +100,7 @@ class MemoryStore(MemoryLimits, MemoryClaims):
             get = self._memory.indexes.get
             return [{one: len(ids) for one in MEMBER_STATES if (ids := get(("member", name, one)))} for name in groups]
 
-    def _write(self, job_id: str, change: changes.Change, answer: bool, *, whole: bool = False) -> WriteResult:
+    def _write(self, job_id: str, change: Change, answer: bool, *, whole: bool = False) -> WriteResult:
         memory = self._memory
         record = memory.records.get(job_id)
         decision = changes.decide(change, job_id, record, memory.gone(job_id), memory)

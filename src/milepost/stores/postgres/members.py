@@ -12,8 +12,7 @@ from functools import lru_cache
 
 from milepost.core.placement import AFTER, after_groups, awaited_groups, groups_of, memberships
 from milepost.core.serialization import US
-from milepost.core.transitions.facts import DrainingLease
-from milepost.core.transitions.operations import Change, Part, TransitionType
+from milepost.core.transitions.change import Change, DrainingLease, Part, TransitionType
 from milepost.core.transitions.table import TERMINAL
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part as Statement

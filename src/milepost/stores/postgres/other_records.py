@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from milepost.core.placement import groups_joined, parent_of
-from milepost.core.transitions.operations import Change, TransitionType
+from milepost.core.transitions.change import Change, TransitionType
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part as Statement
 from milepost.stores.rows import Row

@@ -10,7 +10,7 @@ from milepost.core.job import Job
 from milepost.core.limits import earliest
 from milepost.core.record_codec import large_fields
 from milepost.core.transitions import operation_ids
-from milepost.core.transitions.operations import TransitionType
+from milepost.core.transitions.change import TransitionType
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.claims import Start, asked_queues

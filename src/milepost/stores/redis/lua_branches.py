@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from milepost.core.record_codec import LARGE, LARGE_BYTES, short_name
-from milepost.core.transitions.operations import ENTRIES_BYTES, Branch, Const, Field, Guard, Operation, Part
+from milepost.core.transitions.change import Branch, Const, Field, Guard, Operation, Part
+from milepost.core.transitions.operations import ENTRIES_BYTES
 from milepost.core.transitions.table import LOST_PARENT
 from milepost.stores.redis.lua_text import boolean, failed_member, place, quoted, statuses
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from milepost.core.record_codec import short_name
-from milepost.core.transitions.operations import Branch, TransitionType
+from milepost.core.transitions.change import Branch, TransitionType
 from milepost.stores.redis.lua_branches import BranchWriter
 from milepost.stores.redis.lua_new_records import new_records
 from milepost.stores.redis.lua_runs import run_writes

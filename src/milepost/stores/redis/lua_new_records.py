@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from milepost.core.record_codec import LARGE, LARGE_BYTES, short_name
-from milepost.core.transitions.operations import Branch, Const, Part, TransitionType
+from milepost.core.transitions.change import Branch, Const, Part, TransitionType
 from milepost.stores.redis.lua_branches import INDEXES, BranchWriter
 from milepost.stores.redis.lua_text import quoted
 

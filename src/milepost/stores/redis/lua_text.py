@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from milepost.core.record_codec import short_name
-from milepost.core.transitions.operations import Part
+from milepost.core.transitions.change import Part
 
 
 def place(table: str, name: str) -> str:

@@ -16,7 +16,7 @@ from milepost.core.defaults import CLOCK_LEAD, HEARTBEAT, RETRY_BUDGET
 from milepost.core.errors import InvalidInputError, MissingExtraError, StoreUnavailableError
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.transitions.operations import TransitionType
+from milepost.core.transitions.change import TransitionType
 from milepost.stores.held_jobs import release_held
 from milepost.stores.protocol import (
     LAYOUT,

@@ -15,8 +15,8 @@ from milepost.core.record_codec import large_fields, pack, results_prefix, set_a
 from milepost.core.rollups import counted_end
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
-from milepost.core.transitions.facts import DrainingLease
-from milepost.core.transitions.operations import BranchResult, Change
+from milepost.core.transitions.change import Change, DrainingLease
+from milepost.core.transitions.operations import BranchResult
 from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult

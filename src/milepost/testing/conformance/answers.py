@@ -8,7 +8,7 @@ import pytest
 
 from milepost.core import transitions as plans
 from milepost.core.job import Job
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, token_of, track_job, worker_job
 from milepost.testing.conformance.transition_matrix import CRASH
 

@@ -6,7 +6,7 @@ import pytest
 
 from milepost.core import transitions as plans
 from milepost.core.job import JobStatus
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.stores.protocol import Write
 from milepost.testing.conformance.groups import complete, dying, fail, is_cancelled, is_held, is_ready
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, queue_job, token_of, worker_job

@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 from milepost.core import transitions as plans
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.stores.protocol import Write
 from milepost.testing.conformance.harness import (
     LONG,

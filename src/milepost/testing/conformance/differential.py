@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from milepost.core import transitions as plans
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.transitions.operations import Change, match_branch
+from milepost.core.transitions.change import Change
+from milepost.core.transitions.operations import match_branch
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import ApplyResult, Claim, Select, Store, SweepResult, Write
 from milepost.stores.sync_bridge import run_sync

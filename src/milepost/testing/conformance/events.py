@@ -8,7 +8,7 @@ import threading
 from milepost.core import transitions as plans
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.events import Event
-from milepost.core.transitions.operations import Branch, Change, Const, TransitionType
+from milepost.core.transitions.change import Branch, Change, Const, TransitionType
 from milepost.stores.protocol import Write
 from milepost.testing.conformance.harness import (
     Scenarios,

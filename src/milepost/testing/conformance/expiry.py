@@ -8,8 +8,8 @@ import pytest
 
 from milepost.core import transitions as plans
 from milepost.core.defaults import FEED_SECONDS
+from milepost.core.transitions.change import Change
 from milepost.core.transitions.operation_ids import CALLER_WIDTH, CALLERS_KEPT
-from milepost.core.transitions.operations import Change
 from milepost.testing.conformance.harness import (
     LONG,
     Scenarios,

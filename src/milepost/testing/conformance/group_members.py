@@ -14,7 +14,7 @@ from milepost.core.transitions import (
     plan_receipt,
     plan_retry,
 )
-from milepost.core.transitions.operations import Change, Const
+from milepost.core.transitions.change import Change, Const
 from milepost.stores.protocol import Select, Write
 from milepost.stores.retention import purge_older
 from milepost.testing.conformance.groups import complete, fail, is_cancelled, is_held, is_ready

@@ -21,7 +21,7 @@ from milepost.core.transitions import (
     plan_release_held,
     plan_retry,
 )
-from milepost.core.transitions.operations import Change, Const
+from milepost.core.transitions.change import Change, Const
 from milepost.core.values import WaitingFor
 from milepost.stores import held_jobs
 from milepost.stores.protocol import Select, Store, Write

@@ -20,8 +20,8 @@ import pytest
 
 from milepost.core.job import Job
 from milepost.core.transitions import plan_create, plan_start, plan_track
+from milepost.core.transitions.change import Branch, Change, Const, Guard, Operation, Record, TransitionType, Value
 from milepost.core.transitions.operation_ids import applied_branch, is_superseded
-from milepost.core.transitions.operations import Branch, Change, Const, Guard, Operation, Record, TransitionType, Value
 from milepost.stores.protocol import ApplyResult, Claim, Store, Write, WriteResult
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.fakes import FrozenClock

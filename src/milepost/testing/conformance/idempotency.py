@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from milepost.core import transitions as plans
+from milepost.core.transitions.change import Change
 from milepost.core.transitions.operation_ids import CALLERS_KEPT
-from milepost.core.transitions.operations import Change
 from milepost.stores.protocol import Claim, Write
 from milepost.testing.conformance.harness import (
     LONG,

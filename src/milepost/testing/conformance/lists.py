@@ -6,7 +6,7 @@ import itertools
 
 from milepost.core import transitions as plans
 from milepost.core.job import Job
-from milepost.core.transitions.operations import Const
+from milepost.core.transitions.change import Const
 from milepost.stores.protocol import Position, Select, Write
 from milepost.testing.conformance.harness import (
     Scenarios,

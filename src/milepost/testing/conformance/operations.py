@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from milepost.core.transitions import plan_create, plan_track
-from milepost.core.transitions.operations import Branch, Change, Const, Field, Guard, Operation, TransitionType, Value
+from milepost.core.transitions.change import Branch, Change, Const, Field, Guard, Operation, TransitionType, Value
 from milepost.stores.protocol import Write
 from milepost.testing.conformance.harness import (
     LONG,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from milepost.core import transitions as plans
 from milepost.core.output import OutputPosition, encode_chunk, output_prefix
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.manager.output import read_output
 from milepost.stores.retention import purge_older
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from milepost.core import transitions as plans
 from milepost.core.job import Job
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.stores.protocol import Write
 from milepost.testing.conformance.answers import SHORT, answer, ask, suspend
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from milepost.core import transitions as plans
 from milepost.core.schedule import Overlap, Schedule
 from milepost.core.serialization import from_micros
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.run.schedules import fire_due
 from milepost.stores.protocol import Write
 from milepost.stores.retention import purge_older

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from milepost.core import transitions as plans
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.testing.conformance.claims import FAR, deliver
 from milepost.testing.conformance.groups import SHORT
 from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, queue_job, token_of, worker_job

@@ -12,7 +12,7 @@ import pytest
 
 from milepost.core import transitions as plans
 from milepost.core.job import Job
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.testing.conformance.harness import (
     LONG,
     Scenarios,

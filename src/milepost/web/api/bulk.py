@@ -9,7 +9,7 @@ from milepost.core.errors import IllegalTransitionError, OutcomeUnknownError, St
 from milepost.core.job import Job, JobStatus
 from milepost.core.serialization import single_line
 from milepost.core.transitions import plan_cancel, plan_delete, plan_retry
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.change import Change
 from milepost.manager import descendants
 from milepost.manager.validation import rejection_error
 from milepost.query.filters import parse_filter
