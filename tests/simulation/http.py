@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest import mock
 
-from milepost.web import auth
-from milepost.web.app import create_app
+from milepost.web import app, auth
+from milepost.web.api.submit import add_submit
 from tests.simulation.world import Process, VirtualLoop
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class HttpServer:
 
     def __init__(self, simulation: Simulation, process: Process) -> None:
         jobs = simulation.jobs(process)
-        self._app = create_app(jobs, auth=auth.none())
+        with mock.patch.object(app, "add_routes", add_submit):  # to make the other routes takes longer
+            self._app = app.create_app(jobs, auth=auth.none())
         self._loop = VirtualLoop(simulation.world)
         process.memory["http"] = self
         jobs._async.runtime.heartbeat.retain()  # as the lifespan of the application does

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
 from milepost.stores.memory.store import MemoryStore
@@ -68,7 +68,7 @@ class Server:
         self.on_reply: Callable[[Process, str, Any, Any], None] = lambda *args: None
         self.on_purge: Callable[[dict[str, Any]], None] = lambda removed: None
         self._sweep_limit = sweep_limit
-        self._waiters: list[tuple[str, Any, int, Callable[[Any], None]]] = []
+        self._waiters: list[tuple[Callable[[], Any], int, Callable[[Any], None]]] = []
         self.start_empty()
 
     def start_empty(self) -> None:
@@ -77,10 +77,10 @@ class Server:
         self.memory = self.store._memory
         write = self.store._write
 
-        async def once(look: Callable[[], Any], timeout: float, **_: Any) -> Any:
-            return (await look())[0]
+        async def once(look: Callable[[], Any], timeout: float, *, feed: bool, blocking: bool) -> Any:
+            return (await look())[0] if feed else look  # waiting for work is done in the virtual network
 
-        self.memory.waiters.wait = once  # type: ignore[method-assign]  # waiting is done in the virtual network
+        self.memory.waiters.wait = once  # type: ignore[method-assign]
 
         def observed(job_id: str, change: Any, answer: bool, *, whole: bool = False) -> Any:
             before = self.memory.records.get(job_id)
@@ -100,7 +100,7 @@ class Server:
             kwargs = {**kwargs, "limit": min(self._sweep_limit, kwargs.get("limit", 200))}
         before = dict(self.memory.records) if method == "purge" else {}
         answer = run_sync(getattr(self.store, method)(*args, **kwargs))
-        if removed := {job_id: before[job_id] for job_id in before.keys() - self.memory.records.keys()}:
+        if before and (removed := {job_id: before[job_id] for job_id in before.keys() - self.memory.records.keys()}):
             self.on_purge(removed)
         self.on_request(method, args, kwargs, answer)
         if method == "sweep" and not answer.skipped:
@@ -111,15 +111,16 @@ class Server:
 
     def wait_for_work(self, worker: str, queues: Any, timeout: float, reply: Callable[[Any], None]) -> None:
         """Reply when there is work for a worker, or when time is over."""
-        self._waiters.append((worker, queues, self.world.now + int(timeout * 1e6), reply))
+        look = run_sync(self.store.wait_for_work(worker, queues, timeout))
+        self._waiters.append((look, self.world.now + int(timeout * 1e6), reply))
         self.world.post(timeout * 1e6, self._wake_waiters)
         self._wake_waiters()
 
     def _wake_waiters(self) -> None:
         waiting = []
         for waiter in self._waiters:
-            worker, queues, until, reply = waiter
-            answer = run_sync(self.store.wait_for_work(worker, queues, 0.0))
+            look, until, reply = waiter
+            answer, _ = run_sync(look())
             if answer or self.world.now >= until:
                 reply(answer)
             else:
@@ -199,14 +200,9 @@ class NetworkStore:
     async def close(self) -> None:
         pass
 
-    def __getattr__(self, method: str) -> Any:
-        if method.startswith("_") or not hasattr(MemoryStore, method):
-            raise AttributeError(method)
+    if TYPE_CHECKING:
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            return await self._request(method, args, kwargs)
-
-        return call
+        def __getattr__(self, method: str) -> Any: ...
 
     async def _request(self, method: str, args: Any, kwargs: Any) -> Any:
         world, process = self._world, self._world.process()
@@ -287,3 +283,15 @@ class NetworkStore:
             except TimeoutError:
                 pass
         return bool(received), received[0] if received else None
+
+
+def _request_of(method: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    def request(self: NetworkStore, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        return self._request(method, args, kwargs)
+
+    return request
+
+
+for _name in dir(MemoryStore):
+    if not _name.startswith("_") and not hasattr(NetworkStore, _name):
+        setattr(NetworkStore, _name, _request_of(_name))

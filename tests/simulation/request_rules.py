@@ -57,16 +57,16 @@ class RequestRules:
     def on_call(self, process: Process, method: str, kwargs: Any) -> None:
         """Check a request before it is sent for the first time."""
         settings = self._rules.settings
-        kind = self._kind(method, kwargs)
-        key = (process.pid, kind)
-        spacing = {
-            "sweep": settings.sweep_interval,
-            "purge": 0.5 * min(PURGE_INTERVAL, settings.job_ttl),  # it asks for the time first
+        if method == "sweep":
+            spacing = settings.sweep_interval
+        elif method == "purge":
+            spacing = 0.5 * min(PURGE_INTERVAL, settings.job_ttl)  # it asks for the time first
+        elif method == "heartbeat":
             # The worker wakes its heartbeat when it has reason to.
-            "heartbeat": 0.0 if process.name.startswith("worker") else settings.heartbeat,
-        }.get(method)
-        if spacing is None:
+            spacing = 0.0 if process.name.startswith("worker") else settings.heartbeat
+        else:
             return
+        key = (process.pid, self._kind(method, kwargs))
         is_behind = key in self._is_behind
         if method == "heartbeat":
             is_behind = any(pid == process.pid for pid, _ in self._is_behind)

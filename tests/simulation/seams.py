@@ -117,7 +117,10 @@ class _Lock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if self.world.is_over:
             raise WorldOver
-        if self._is_locked and not blocking:
+        if not self._is_locked:
+            self._is_locked = True
+            return True
+        if not blocking:
             return False
         if not self._waits.wait_until(lambda: not self._is_locked, None if timeout < 0 else timeout):
             return False

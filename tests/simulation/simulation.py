@@ -40,6 +40,7 @@ REST_SECONDS = 240
 """The most time for the jobs to end when the faults are over. A job that kills its worker needs a few leases."""
 LOOK_INTERVAL = 250_000
 """Microseconds between two looks whether all jobs have ended."""
+INSPECTION_MICROS = 5_000_000
 CONCURRENCY = 3
 DRAINED_WITHIN = 9.0
 TRACKERS = ("tracker-0", "tracker-1")
@@ -228,8 +229,9 @@ class Simulation:
         if not world.is_halted:
             rules.rest.at_rest()
             reader = Process(world, "reader")
-            reader.start(lambda: inspect(self, reader))
-            world.run(world.now + 5_000_000)
+            thread, until = reader.start(lambda: inspect(self, reader)), world.now + INSPECTION_MICROS
+            while not thread.is_done and not world.is_halted and world.now < until:
+                world.run(world.now + LOOK_INTERVAL)
         if world.errors:
             raise world.errors[0]
 

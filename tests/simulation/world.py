@@ -11,8 +11,10 @@ import hashlib
 import math
 import random
 from asyncio import events as asyncio_events
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
@@ -38,17 +40,19 @@ class Choices:
         self.taken: dict[str, int] = {}
         self._random = random.Random(seed)
         self._replay = replay
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int] = defaultdict(int)
 
     def choose(self, label: str, options: int, chance: float | None = None) -> int:
         """Return a number below `options`: one other than 0 with this chance, or (None) each as likely as the others."""
-        number = self._counts[label] = self._counts.get(label, 0) + 1
+        number = self._counts[label] = self._counts[label] + 1
         if self._replay is not None:
             value = min(self._replay.get(f"{label}#{number}", 0), options - 1)
         elif chance is None:
             value = self._random.randrange(options)
+        elif self._random.random() < chance:
+            value = self._random.randrange(1, options)
         else:
-            value = self._random.randrange(1, options) if self._random.random() < chance else 0
+            return 0
         if value:
             self.taken[f"{label}#{number}"] = value
         return value
@@ -76,7 +80,7 @@ class Process:
         """Start a thread."""
         thread = VirtualThread(self, function, f"{self.name}/{name}")
         self.threads.append(thread)
-        self.world.post(0, lambda: thread.resume(0, woken=True), self)
+        self.world.post(0, partial(thread.resume, 0, True), self)
         return thread
 
     @property
@@ -113,8 +117,8 @@ class VirtualThread:
             for thread in self.joiners:
                 self.process.world.wake(thread)
 
-    def resume(self, wait: int, *, woken: bool) -> None:
-        """Continue the thread, unless this wait of it is over."""
+    def resume(self, wait: int, woken: bool, /) -> None:
+        """Continue the thread, unless this wait of it is over; `woken` is what the wait returns."""
         if self.is_done or self.waiting != wait or not self.process.is_alive:
             return
         world = self.process.world
@@ -142,17 +146,22 @@ class World:
         self.hub = getcurrent()
         self.errors: list[Exception] = []
         """What threads have raised: a defect of milepost, or of the simulation."""
-        self.trace: list[str] | None = [] if keeps_trace else None
+        self.keeps_trace = keeps_trace
         self.loops: list[VirtualLoop] = []
         self._events: list[tuple[int, int, Callable[[], None], Process | None]] = []
         self._sequence = 0
         self._idents = 0
-        self._digest = hashlib.blake2b(digest_size=8)
+        self._lines: list[str] = []
 
     @property
     def digest(self) -> str:
         """Return a digest of all that was noted: two equal runs have the same."""
-        return self._digest.hexdigest()
+        return hashlib.blake2b("".join(self._lines).encode(), digest_size=8).hexdigest()
+
+    @property
+    def trace(self) -> list[str] | None:
+        """Return all that was noted, or None if the trace is not kept."""
+        return self._lines if self.keeps_trace else None
 
     @property
     def wall_clock(self) -> int:
@@ -171,10 +180,7 @@ class World:
 
     def note(self, text: str) -> None:
         """Add a line to the trace."""
-        line = f"{self.now / 1e6:10.4f} {text}"
-        self._digest.update(line.encode())
-        if self.trace is not None:
-            self.trace.append(line)
+        self._lines.append(f"{self.now / 1e6:10.4f} {text}")
 
     def report(self, error: Exception) -> None:
         """Halt because a thread has raised."""
@@ -192,11 +198,12 @@ class World:
         """Let everything happen until a time, or until the world is halted."""
         events = self._events
         while events and events[0][0] <= until and not self.is_halted:
-            self.now, sequence, event, process = heappop(events)
+            now, sequence, event, process = heappop(events)
+            self.now = now
             if process is not None:
                 if not process.is_alive:
                     continue
-                if process.paused_until > self.now:
+                if process.paused_until > now:
                     heappush(events, (process.paused_until, sequence, event, process))
                     continue
             self.steps += 1
@@ -214,8 +221,7 @@ class World:
         thread.waits += 1
         number = thread.waiting = thread.waits
         if seconds is not None:
-            resume = lambda: thread.resume(number, woken=False)  # noqa: E731
-            self.post(math.ceil(max(0.0, seconds) * 1e6), resume, thread.process)
+            self.post(math.ceil(max(0.0, seconds) * 1e6), partial(thread.resume, number, False), thread.process)
         self._let_others_run()
         return thread.woken
 
@@ -239,7 +245,7 @@ class World:
         """Wake a thread that waits."""
         number = thread.waiting
         if number is not None and not self.is_over:
-            self.post(0, lambda: thread.resume(number, woken=True), thread.process)
+            self.post(0, partial(thread.resume, number, True), thread.process)
 
     # --- faults ---
 
