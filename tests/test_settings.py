@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -30,6 +33,8 @@ def test_boolean_setting_values(text: str, strict: bool) -> None:
         ("MILEPOST_GRACE", "0s"),
         ("MILEPOST_CAPTURE", "stderr"),
         ("JOB_TTL", "-1"),
+        ("MILEPOST_MAX_PENDING", "0"),
+        ("MILEPOST_MAX_PENDING", "1" * 5000),
     ],
 )
 def test_invalid_setting_names_its_variable(variable: str, text: str) -> None:
@@ -59,3 +64,34 @@ get_job_manager(), Jobs()
         "named\nINFO milepost.manager MILEPOST_URL is not set: jobs are kept in the memory of this process, "
         "where `milepost ls` and other processes do not see them\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lease", "soon"),
+        ("lease", float("nan")),
+        ("grace", True),
+        ("sweep", 0),
+        ("job_ttl", -1),
+        ("job_ttl", float("nan")),
+        ("max_pending", 0),
+        ("max_pending", "many"),
+        ("max_streams", 1.5),
+        ("output_bytes", True),
+        ("strict", "no"),
+    ],
+)
+def test_invalid_setting_in_code_names_its_variable(name: str, value: object) -> None:
+    """Regression: only the environment was checked. With a negative retention, results were gone at once."""
+    given: dict[str, Any] = {name: value}
+    (variable,) = (spec.metadata["env"] for spec in fields(Settings) if spec.name == name)
+    with pytest.raises(InvalidInputError) as refused:
+        Settings(**given)
+    assert refused.value.field == variable
+
+
+def test_durations_in_code_may_be_text() -> None:
+    """Regression: a worker with such a retention ended with a TypeError."""
+    given: dict[str, Any] = {"job_ttl": "7d", "lease": timedelta(minutes=1)}
+    assert Settings(**given) == Settings(job_ttl=7 * 86_400, lease=60)

@@ -101,11 +101,18 @@ class Settings:
         if self.release is not None and (len(self.release) > 200 or not self.release.isprintable()):
             raise InvalidInputError("MILEPOST_RELEASE", "must be at most 200 printable characters")
         for spec in fields(self):
-            if (
-                spec.name in ("lease", "heartbeat", "sweep", "grace", "stalled", "request_timeout")
-                and getattr(self, spec.name) <= 0
-            ):
-                raise InvalidInputError(spec.metadata["env"], "must be more than 0 seconds")
+            variable, value = spec.metadata["env"], getattr(self, spec.name)
+            if isinstance(spec.default, bool):
+                if not isinstance(value, bool):
+                    raise InvalidInputError(variable, f"{value!r:.40} is not a bool")
+            elif isinstance(spec.default, int):
+                if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**53:
+                    raise InvalidInputError(variable, f"{value!r:.40} is not a whole number above 0")
+            elif isinstance(spec.default, float):
+                duration = seconds(value, variable)
+                if duration == 0 and spec.name != "job_ttl":
+                    raise InvalidInputError(variable, "must be more than 0 seconds")
+                object.__setattr__(self, spec.name, duration)
         if self.heartbeat * 2 > self.lease:
             raise InvalidInputError(
                 "MILEPOST_HEARTBEAT",
@@ -150,11 +157,7 @@ class Settings:
                     raise InvalidInputError(variable, f"{text!r:.40} is not valid; choose from {', '.join(_SWITCH)}")
                 given[spec.name] = _SWITCH[text.lower()]
             elif isinstance(spec.default, int):
-                if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**53):
-                    raise InvalidInputError(variable, f"{text!r:.40} is not a whole number above 0")
-                given[spec.name] = int(text)
-            elif isinstance(spec.default, float):
-                given[spec.name] = seconds(text, variable)
+                given[spec.name] = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
             else:
                 given[spec.name] = text
         return cls(**given)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from milepost import AsyncJobs, Fail, InvalidInputError, Job, Jobs, Retry, Run
+from milepost import AsyncJobs, Fail, InvalidInputError, Job, Jobs, Retry, Run, Settings
 from milepost.testing import FrozenClock, JobsUnderTest, async_jobs_under_test, jobs_under_test
 
 application = Jobs("memory://")
@@ -189,6 +189,40 @@ def test_application_has_its_own_store_again_after_block() -> None:
         assert application.store.url == jobs.store.url != url
     assert (application.store.url, application.manager) == (url, manager)
     assert application.list_jobs() == []
+
+
+def test_clock_moves_retention() -> None:
+    """Regression: jobs were kept for ever, and the settings of the application did not apply."""
+    mine = Jobs("memory://", ttl=60, options=Settings(lease=90))
+
+    @mine.job
+    def add(run: Run) -> int:
+        return 1
+
+    with jobs_under_test(mine) as jobs:
+        assert (mine.ttl, jobs.ttl, mine.settings.lease, jobs.settings.lease) == (60, 60, 90, 90)
+        job = mine.submit(add)
+        jobs.drain()
+        for seconds, kept in ((59, True), (2, False)):
+            jobs.clock.advance(seconds)
+            jobs.drain()
+            assert (jobs.get_job(job.job_id) is not None) is kept
+
+
+async def test_clock_moves_retention_of_async_application() -> None:
+    theirs = AsyncJobs("memory://", options=Settings(job_ttl=60))
+
+    @theirs.job
+    async def add(run: Run) -> int:
+        return 1
+
+    with async_jobs_under_test(theirs) as jobs:
+        job = await theirs.submit(add)
+        await jobs.drain()
+        for seconds, kept in ((59, True), (2, False)):
+            jobs.clock.advance(seconds)
+            await jobs.drain()
+            assert (await theirs.get_job(job.job_id) is not None) is kept
 
 
 async def test_async_application_is_drained_in_loop_of_test() -> None:

@@ -38,9 +38,11 @@ async def drain(
     runtime, settings = app.runtime, app.settings
     release = code_release(settings, app.handlers)
     worker = f"{process_name()}:drain"
+    sweeper = Sweeper(app.store, settings, runtime.ttl, clock=runtime.clock, ids=runtime.ids)
     await declare_schedules(app, app.store)
+    await sweeper.purge()
     while True:
-        await Sweeper(app.store, settings, runtime.ttl, clock=runtime.clock, ids=runtime.ids).sweep()
+        await sweeper.sweep()
         served = app.handlers.served([*app.handlers, *await _queues_of(app.store)])
         policy = ClaimPolicy(worker, limits_of(served), settings.lease_micros, None, release, ids=runtime.ids)
         claimed = (await app.store.apply([], policy.make(1))).claimed if served else []

@@ -140,7 +140,7 @@ def jobs_under_test(app: Jobs | AsyncJobs | None = None, clock: FrozenClock | No
     """
     clock = clock if clock is not None else FrozenClock(system_micros())
     store = _Store(clock)
-    jobs = JobsUnderTest(JobManager(store))
+    jobs = JobsUnderTest(JobManager(store, **_options_of(app)))
     jobs.clock, jobs._blocking = clock, jobs._async
     try:
         with _redirected(app, store, [jobs._async]):
@@ -156,8 +156,9 @@ def async_jobs_under_test(
     """As `jobs_under_test`, for async tests: ``await jobs.drain()``."""
     clock = clock if clock is not None else FrozenClock(system_micros())
     store = _Store(clock)
-    jobs = AsyncJobsUnderTest(AsyncJobManager(store.with_blocking(blocking=False)))
-    jobs.clock, jobs._blocking = clock, AsyncJobs(JobManager(store)._async)
+    options = _options_of(app)
+    jobs = AsyncJobsUnderTest(AsyncJobManager(store.with_blocking(blocking=False), **options))
+    jobs.clock, jobs._blocking = clock, AsyncJobs(JobManager(store, **options)._async)
     with _redirected(app, store, [jobs]):
         yield jobs
 
@@ -169,15 +170,15 @@ def _redirected(app: Jobs | AsyncJobs | None, store: MemoryStore, own: list[Asyn
         yield
         return
     inner = app._async if isinstance(app, Jobs) else app
-    before, manager = dict(vars(inner)), app.manager
+    before, manager, options = dict(vars(inner)), app.manager, _options_of(app)
     for jobs in own:
         jobs.handlers = inner.handlers
         jobs._use(jobs.manager)
     if isinstance(app, Jobs):
-        app.manager = JobManager(store)
+        app.manager = JobManager(store, **options)
         inner._use(app.manager._async)
     else:
-        inner._use(AsyncJobManager(store.with_blocking(blocking=False)))
+        inner._use(AsyncJobManager(store.with_blocking(blocking=False), **options))
     try:
         run_sync(declare_schedules(inner, store))
         yield
@@ -185,6 +186,11 @@ def _redirected(app: Jobs | AsyncJobs | None, store: MemoryStore, own: list[Asyn
         vars(inner).clear()
         vars(inner).update(before)
         app.manager = manager
+
+
+def _options_of(app: Jobs | AsyncJobs | None) -> dict[str, Any]:
+    """Return the settings and the retention time that were given to an application."""
+    return {} if app is None else {"ttl": app.manager.ttl, "options": app.manager.settings}
 
 
 def _type_of(target: Submittable[..., Any] | str) -> str:
