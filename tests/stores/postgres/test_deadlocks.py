@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -277,3 +278,39 @@ def test_conflicts_over_a_job_id_name_it(
         thread.join(PATIENCE)
         other.commit()
     assert sorted(job.job_id for job in jobs.list_jobs()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_submit_without_a_transaction_names_what_another_one_has(
+    jobs: Jobs, impatient: Jobs, postgres_url: str, is_async: bool
+) -> None:
+    """Regression: only a submit in a transaction of its own named it."""
+
+    async def asynchronous(**options: Any) -> None:
+        theirs = AsyncJobs(PostgresStore(postgres_url, namespace="deadlocks", patience=0.2, blocking=False))
+        try:
+            await theirs.submit("ship", **options)
+        finally:
+            await theirs.close()
+
+    def submit(**options: Any) -> None:
+        if is_async:
+            asyncio.run(asynchronous(**options))
+        else:
+            impatient.submit("ship", **options)
+
+    def refused(**options: Any) -> str:
+        with pytest.raises(LeaseHeldError) as found:
+            submit(**options)
+        return str(found.value)
+
+    with psycopg.connect(postgres_url) as other:
+        jobs.using(other).submit("ship", unique_key="a")
+        jobs.using(other).submit("ship", job_id="b")
+        end = "; nothing was written, try again"
+        assert (
+            refused(unique_key="a") == f"locked by another transaction for more than 0.2 s over the unique key 'a'{end}"
+        )
+        assert refused(job_id="b") == f"locked by another transaction for more than 0.2 s over the job ID 'b'{end}"
+        other.rollback()
+    assert keys(jobs) == []

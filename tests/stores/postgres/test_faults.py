@@ -119,7 +119,7 @@ def test_schedules_fire_beside_a_locked_unique_key(store: PostgresStore, postgre
             due = replace(made, next_at=made.next_at - timedelta(days=1))
             run_sync(store.kv_put(f"schedule/{name}", due.to_text()))
         jobs.using(other).submit(t.options(unique_key="held"))
-        assert schedules_of(jobs) == ["a", "c"]
+        until(lambda: schedules_of(jobs) == ["a", "c"])  # one tick fires the first, and the others if it has time
         other.rollback()
     run_sync(Sweeper(store, Settings(), JOB_TTL).sweep())
     assert schedules_of(jobs) == ["a", "b", "c"]

@@ -18,7 +18,7 @@ from psycopg.pq import TransactionStatus
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
 from milepost.stores.postgres.connection import Call, Rows, run_async_pipeline, run_pipeline
 from milepost.stores.postgres.database import Database, Part, Transaction
-from milepost.stores.postgres.errors import MISSING, REPEATABLE, meaning
+from milepost.stores.postgres.errors import MISSING, REPEATABLE, meaning, over_what
 from milepost.stores.postgres.namespace import Namespace
 
 T = TypeVar("T")
@@ -81,24 +81,19 @@ class CallerTransaction(Transaction):
     def __init__(self, connection: AnyCallerConnection, namespace: Namespace, *, locks: bool) -> None:
         super().__init__(connection, namespace)
         self._given = connection.given
-        self._keys: list[str] = []
-        self._ids: list[str] = []
         self._begun = True
         self._locks = locks
         self._is_bounded = False
 
     async def run(self, *parts: Part) -> list[Rows]:
-        names = {name: values or {} for name, values in parts}
-        self._ids = names.get("jobs_insert", {}).get("id", [])
         if self._is_bounded:
             return await super().run(*parts)
         self._is_bounded = True
         first: list[Part] = [("savepoint", None), ("caller_patience", {"patience": self.patience})]
-        self._keys = names.get("lock_keys", {}).get("keys", [])
         found = await super().run(*first, *parts)
-        field = "unique_key" if self._keys else "after" if "members" in names else "using"
+        field = "unique_key" if self.keys else "after" if "members" in dict(parts) else "using"
         isolation, began, *_ = found[1][0]
-        if self._keys:
+        if self.keys:
             self._remember_keys(began)
         if (self._locks or field != "using") and isolation != "read committed":
             raise InvalidInputError(
@@ -133,12 +128,12 @@ class CallerTransaction(Transaction):
         known = _locked_keys.get(self._given)
         if known is None or known[0] != began:
             known = _locked_keys[self._given] = (began, set())
-        known[1].update(self._keys)
+        known[1].update(self.keys)
 
     async def keys_of(self, conflict: psycopg.Error) -> list[str]:
         """Return the unique keys that a deadlock or a long wait was over, as far as they are of this transaction."""
         _, known = _locked_keys.get(self._given, ("", ()))
-        keys = [*known, *self._keys]
+        keys = [*known, *self.keys]
         if not keys:
             return []
         asked: Part = ("keys_of_others", {"keys": keys})
@@ -148,11 +143,6 @@ class CallerTransaction(Transaction):
             asked = ("keys_of_locks", {"keys": keys, "locks": locks})
         (rows,) = await super().run(asked)
         return [key for (key,) in rows]
-
-    def id_of(self, conflict: psycopg.Error) -> str | None:
-        """Return the id of the job that this transaction was creating when it met another one with that id."""
-        is_over_id = '"jobs_pkey"' in (conflict.diag.context or "")
-        return self._ids[0] if is_over_id and len(self._ids) == 1 else None
 
 
 class CallerDatabase(Database):
@@ -176,8 +166,8 @@ class CallerDatabase(Database):
         try:
             return await self._undone(transaction, work)
         except pg.LockNotAvailable as error:
-            over = await _over(transaction, error)
-            raise meaning(error, self.namespace.where, self.namespace.patience, over) or error from error
+            words = await _over(transaction, error)
+            raise meaning(error, self.namespace.where, self.namespace.patience, words) or error from error
         except pg.DeadlockDetected as error:
             raise StoreUnavailableError(
                 f"{self.namespace.where}: deadlock with another transaction{await _over(transaction, error)}; roll yours back "
@@ -210,11 +200,11 @@ class CallerDatabase(Database):
 async def _over(transaction: CallerTransaction, conflict: psycopg.Error) -> str:
     """Return the words that name the unique keys or the job ID that a deadlock or a long wait was over, if any."""
     if (job_id := transaction.id_of(conflict)) is not None:
-        return f" over the job ID {job_id!r}"
+        return over_what(job_id, [])
     keys: list[str] = []
     with suppress(psycopg.Error):  # the connection is lost as well
         keys = await transaction.keys_of(conflict)
-    return f" over the unique key{'s' * (len(keys) > 1)} {' and '.join(map(repr, keys))}" if keys else ""
+    return over_what(None, keys)
 
 
 def commit_hook(given: object) -> CommitHook | None:

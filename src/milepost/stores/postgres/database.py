@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -13,7 +14,7 @@ from psycopg import errors as pg
 from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import MilepostError, OutcomeUnknownError, StoreUnavailableError
 from milepost.stores.postgres.connection import Call, Connection, Pool, Rows
-from milepost.stores.postgres.errors import REPEATABLE, UNPREPARED, is_permanent, meaning, one_line
+from milepost.stores.postgres.errors import REPEATABLE, UNPREPARED, is_permanent, meaning, one_line, over_what
 from milepost.stores.postgres.namespace import Namespace
 
 T = TypeVar("T")
@@ -32,13 +33,18 @@ def for_rows(name: str, fields: str, rows: Sequence[tuple[Any, ...]]) -> list[Pa
 
 
 class Transaction:
-    """A transaction on one connection. Each call is one round trip."""
+    """A transaction on one connection. Each call is one round trip.
+
+    `keys` are the unique keys that it has locked or waits for, `ids` those of the jobs that it creates.
+    """
 
     def __init__(self, connection: Connection, namespace: Namespace) -> None:
         self._connection = connection
         self._namespace = namespace
         self._begun = False
         self.is_open = self.committing = False
+        self.keys: list[str] = []
+        self.ids: list[str] = []
 
     async def run(self, *parts: Part) -> list[Rows]:
         """Run statements; the first call begins the transaction."""
@@ -58,7 +64,17 @@ class Transaction:
         """Run statements that are a transaction of their own."""
         return await self._connection.run(*self._calls(parts))
 
+    def id_of(self, conflict: psycopg.Error) -> str | None:
+        """Return the id of the job that this transaction was creating when it met another one with that id."""
+        is_over_id = '"jobs_pkey"' in (conflict.diag.context or "")
+        return self.ids[0] if is_over_id and len(self.ids) == 1 else None
+
     def _calls(self, parts: Sequence[Part]) -> list[Call]:
+        for name, values in parts:
+            if name == "lock_keys" and values is not None:
+                self.keys = values["keys"]
+            elif name == "jobs_insert" and values is not None:
+                self.ids = values["id"]
         return [self._namespace.call(name, values) for name, values in parts]
 
     def _begin(self) -> list[Call]:
@@ -124,6 +140,11 @@ class Database:
                 await self.pool.pause(random.uniform(0, 0.01) * tries)
             except psycopg.Error as error:
                 lost = not connected or isinstance(error, _RECONNECT) or (tx is not None and tx.is_broken)
+                if tx is not None and isinstance(error, pg.LockNotAvailable):
+                    raise (
+                        meaning(error, self.namespace.where, self.namespace.patience, await self._over(tx, error))
+                        or error
+                    ) from error
                 if not lost or (not connected and is_permanent(error)):
                     raise self._raised(error, temporary=connected) from error
                 if tx is not None and tx.committing:
@@ -171,6 +192,15 @@ class Database:
             await connection.close()
             raise
         return connection
+
+    async def _over(self, tx: Transaction, conflict: psycopg.Error) -> str:
+        """Return the words that name the unique keys or the job ID that a long wait was over, if it still is."""
+        keys: list[str] = []
+        if tx.keys:
+            with suppress(psycopg.Error, MilepostError):  # the connection is lost as well
+                (rows,) = await self.run(("keys_of_others", {"keys": tx.keys}))
+                keys = [key for (key,) in rows]
+        return over_what(tx.id_of(conflict), keys)
 
     def _unknown(self, error: psycopg.Error) -> OutcomeUnknownError:
         return OutcomeUnknownError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psycopg
 from psycopg import errors as pg
 
@@ -34,6 +36,13 @@ def is_permanent(error: psycopg.Error) -> bool:
 def one_line(error: BaseException) -> str:
     """Return the text of an error as one line."""
     return " ".join(str(error).split())
+
+
+def over_what(job_id: str | None, keys: Sequence[str]) -> str:
+    """Return the words that name the job ID or the unique keys that a deadlock or a long wait was over, if known."""
+    if job_id is not None:
+        return f" over the job ID {job_id!r}"
+    return f" over the unique key{'s' * (len(keys) > 1)} {' and '.join(map(repr, keys))}" if keys else ""
 
 
 def meaning(error: psycopg.Error, where: str, patience: float, over: str = "") -> MilepostError | None:
