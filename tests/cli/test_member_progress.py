@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,7 @@ from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
 from tests.cli.stores_fixture import StoreFixture
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.timing
 
@@ -74,6 +75,34 @@ def test_waiting_parent_shows_how_many_children_have_ended(
     gate.set()
     assert (watch.finish()[0], terminal.finish()) == (0, 0)
     assert where.rows("show", parent)[0]["result"] == 1
+
+
+def test_waiting_parent_names_question_for_larger_budget(where: StoreFixture) -> None:
+    """Regression: only the children said that they wait for the answer, which is to be given to the parent."""
+    with where.manager() as manager:
+        jobs = Jobs(manager.store, options=manager.settings)
+
+        @jobs.job("page")
+        def page(run: Run) -> None:
+            run.add_usage(usd=3)
+            while not jobs.job_usage(run.job_id.partition(".")[0]).budget["usd"] > 3:
+                run.check()
+                time.sleep(0.01)
+
+        @jobs.job("book")
+        def book(run: Run) -> int:
+            run.submit_child("a", page)
+            return len(run.join())
+
+        with jobs.run_workers(concurrency=1):
+            parent = jobs.submit(book.options(budget={"usd": 1}, on_budget="ask")).job_id
+            words = "Waiting for an answer to question budget-1 and for its children: 0 of 1 have ended"
+            until(lambda: words in where.call("ls", "type:book"))
+            assert where.call("tree", parent).splitlines()[0].endswith(words)
+            assert words in where.call("show", parent)
+            where.call("answer", parent, "budget-1", '{"usd": 9}')
+            assert "answer" not in where.rows("show", parent)[0]["activity"]
+            assert jobs.wait(parent, PATIENCE).result == 1
 
 
 def test_end_of_a_parent_shows_how_many_children_it_left_open(where: StoreFixture, jobs: Jobs) -> None:

@@ -192,8 +192,9 @@ def _pending(job: Job) -> str:
     known_at = int(job.record.get("known_at") or job.record.get("updated") or 0)
     waits = job.waiting_for or later_start(job.record, known_at)
     if waits is not None and waits.params.get("group") == f"children:{job.job_id}":
-        counts = waits.members
-        return "Waiting for its children" + ("" if counts is None else f": {members_text(counts)}")
+        counts, key = waits.members, waits.params.get("question")
+        asked = f"Waiting for an answer to question {key} and for its children" if key else "Waiting for its children"
+        return asked + ("" if counts is None else f": {members_text(counts)}")
     return waiting_text(waits, job.updated_at or job.created_at)
 
 
@@ -205,7 +206,10 @@ def _running(job: Job) -> str:
         return members_text(counts, " jobs") if job.progress_known else f"Open: {members_text(counts, ' jobs so far')}"
     stage = open_stage(job.stages)
     at = "" if stage is None else f"{'' if stage.name == LOOP_STAGE else stage.name} {counted(stage)}".strip()
-    return " · ".join(part for part in (at, own_message(job), _failed_items(job)) if part) or "Running"
+    parts = [part for part in (at, own_message(job), _failed_items(job)) if part]
+    if job.waiting_for is not None and job.waiting_for.code == "answer":
+        parts.append(f"{'question' if parts else 'Question'} {job.waiting_for.params.get('key')} waits for an answer")
+    return " · ".join(parts) or "Running"
 
 
 def _completed(job: Job) -> str:

@@ -275,19 +275,30 @@ def _receipt(record: Record) -> Receipt | None:
     )
 
 
-def _held_by(record: Record) -> WaitingFor:
-    """Return the reason that a store gives, else the question or group that holds the job."""
-    held = record["held"]
+def _held_by(record: Record) -> WaitingFor | None:
+    """Return the reason that a store gives, else the question or group that holds the job, else an open question of a run."""
+    held = record.get("held", "")
     _, is_answer, key = held.partition(ANSWER)
+    reason = None
     if held == PAUSED:
         reason = WaitingFor("paused_job", {"resume": _repeated(record)})
     elif is_answer:
         reason = WaitingFor("answer", {"key": key})
-    else:
+    elif held:
         stalled = {"stalled": record["stalled"]} if record.get("stalled") else {}
-        reason = WaitingFor("after", {"group": held, **stalled})
-    found: WaitingFor = _read_or(WAITING_FOR, record.get("waiting_for"), reason)
+        asked = {"question": question} if (question := _open_question(record)) else {}
+        reason = WaitingFor("after", {"group": held, **stalled, **asked})
+    elif record.get("status") == "running" and (question := _open_question(record)):
+        reason = WaitingFor("answer", {"key": question})
+    found: WaitingFor | None = _read_or(WAITING_FOR, record.get("waiting_for"), reason)
     return found
+
+
+def _open_question(record: Record) -> str | None:
+    """Return the key of the first open question of a job, or None; also None if its questions are large."""
+    found = _read_or(QUESTIONS, record.get("questions"))
+    questions: tuple[Question, ...] = found if isinstance(found, tuple) else ()
+    return next((one.key for one in questions if one.state == "open"), None)
 
 
 def _repeated(record: Record) -> str:
@@ -320,7 +331,7 @@ def _load_receipt(data: Any) -> Any:
 
 PARAMS = Derived(_masked_params, ("secrets",))
 """The parameters with the secret ones as ``***``; without secrets they are plain JSON."""
-HELD_BY = Derived(_held_by, ("held",), WAITING_FOR.load)
+HELD_BY = Derived(_held_by, ("held", "questions"), WAITING_FOR.load)
 RECEIPT = Derived(_receipt, ("stop_at",), _load_receipt)
 QUEUE, LIMIT_KEY = _or_type("queue"), _or_type("limit_key")
 ATTEMPTS = Derived(attempts_of, ("started", "runs"), _load_attempts, _attempts_json)

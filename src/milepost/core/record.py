@@ -222,7 +222,7 @@ class JobFields(Stored):
             "L", TIME, "When the run counts as lost unless it renews its lease.", stored="lease", label="lease until"
         ),
     )
-    waiting_for: WaitingFor | None = field(default=None, metadata=column("", WAITING_FOR, "Why a pending job has not started.", derived=HELD_BY, listed=True))  # fmt: skip
+    waiting_for: WaitingFor | None = field(default=None, metadata=column("", WAITING_FOR, "Why a pending job has not started, or the open question of a running one.", derived=HELD_BY, listed=True))  # fmt: skip
     parent_id: str | None = field(
         default=None,
         metadata=column(

@@ -63,7 +63,8 @@ def _described(job: Job, group: str, states: dict[str, int]) -> Job:
     if is_open_batch and "closed" not in states:
         states = {**states, "": max(0, states.get("", 0) - 1)}  # the record of the batch itself
     counts = MemberCounts.of(states)
-    job = _waiting(job, {"group": group, **counts.to_dict()})
+    known = {} if job.waiting_for is None else job.waiting_for.params
+    job = _waiting(job, {**known, "group": group, **counts.to_dict()})
     # A job keeps the progress that it has reported itself. More jobs may come to an open batch.
     if counts.total and not job.progress and not is_open_batch:
         fields = {"progress": repr(counts.progress), "progress_known": "1"}
