@@ -91,6 +91,16 @@ def test_run_html_hides_secrets() -> None:
     assert "hunter2" not in run._repr_html_()
 
 
+def test_html_of_ended_run_does_not_say_that_it_runs() -> None:
+    """Regression: the bar of a run that had ended said "Running"."""
+    with InMemoryJobManager().track("t") as run:
+        assert "Running" in Tags(run._repr_html_()).text
+        list(run.each(range(3)))
+    shown = Tags(run._repr_html_()).text
+    assert "✓ items3 of 3 items" in shown
+    assert "Running" not in shown
+
+
 def test_run_works_without_ipython() -> None:
     assert repr(fake_run()).startswith("<Run test fake")
     manager = InMemoryJobManager()

@@ -216,6 +216,8 @@ class LeasedExecution:
         if self._captured is not None:
             capture.end(self.run, self._captured)
             self._captured = None
+        if error is not None:
+            self.run._reopen_left_stages()
         was_cancelled, self._was_cancelled = self._was_cancelled(), bool
         if not was_cancelled:
             return error

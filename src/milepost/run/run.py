@@ -42,7 +42,7 @@ from milepost.run.output import Output, OutputMixin
 from milepost.run.repeated_work import KeptWork
 from milepost.run.report import LogBuffer, build_report, log_unreportable
 from milepost.run.results import Budget, part_key
-from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
+from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages, now_text
 from milepost.run.step_mixin import StepMixin
 from milepost.run.usage import BudgetSpent, Usage, UsageMixin
 
@@ -335,13 +335,24 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
                 self._follow_up(reason)
 
     def _enter(self, stage: LiveStage) -> LiveStage:
+        for left in self._stages_by_age:
+            if left.ended_at is None and not left.has_raised:
+                left.ended_at = left.left_at  # a loop that the code left by `break`
         self._open.append(stage)
         self._add_stage(stage)
         return stage
 
     def _leave(self, stage: LiveStage) -> None:
         if stage in self._open:
-            del self._open[self._open.index(stage) :]
+            first = self._open.index(stage)
+            for left in self._open[first:]:
+                left.left_at = now_text()
+            del self._open[first:]
+
+    def _reopen_left_stages(self) -> None:
+        """Show the stages that the code has left as open again: an error or a stop has ended the run in them."""
+        for stage in self._stages_by_age:
+            stage.left_at = None
 
     def _activity(self) -> str:
         now = datetime.now(UTC)
@@ -351,12 +362,13 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
 
     def _repr_html_(self) -> str:
         status = "ended" if self._captures is None else "stopping" if self._stop_reasons else "running"
+        says = self._message or "" if status == "ended" else self._activity()
         return bar(
             self.job_id,
             self.job_type,
             status,
             self.fraction if status == "ended" else self._shown_fraction,
-            redacted(self._activity(), self),
+            redacted(says, self),
             self.stages,
         )
 

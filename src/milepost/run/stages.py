@@ -40,6 +40,8 @@ class LiveStage:
         "children",
         "done",
         "ended_at",
+        "has_raised",
+        "left_at",
         "loops",
         "name",
         "parent",
@@ -69,6 +71,10 @@ class LiveStage:
         self.children: list[LiveStage] = []
         self.started_at = now_text()
         self.ended_at: str | None = None
+        self.left_at: str | None = None
+        """When the code left the stage before its end, by `break` or an exception; None while that is where the run ended."""
+        self.has_raised = False
+        """Whether an exception left the `with` block of the stage."""
         self._stops = stops
         self._leave = leave
 
@@ -145,6 +151,7 @@ class LiveStage:
         if kind is None:
             self.end()
         else:
+            self.has_raised = True
             self._leave(self)
 
     async def __aenter__(self) -> LiveStage:
@@ -165,8 +172,8 @@ class LiveStage:
             shown["total"] = total
         if self.parent is not None:
             shown["parent"] = self.parent.name
-        if self.ended_at is not None:
-            shown["ended_at"] = self.ended_at
+        if ended_at := self.ended_at or self.left_at:
+            shown["ended_at"] = ended_at
         return shown
 
 
@@ -325,7 +332,7 @@ class ProgressMixin:
         """Leave out the oldest stage that has ended and has no share of the progress."""
         for stage in self._stages_by_age:
             has_share = stage.weight is not None or stage.name in self._plan or stage is self._stages[0]
-            if stage.ended_at is not None and not has_share:
+            if (stage.ended_at or stage.left_at) and not has_share:
                 with suppress(ValueError):  # another thread was faster
                     self._stages_by_age.remove(stage)
                     self._siblings(stage).remove(stage)
