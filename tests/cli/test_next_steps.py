@@ -117,6 +117,14 @@ def test_retry_of_a_child_is_offered_if_its_parent_has_completed(where: StoreFix
 def test_retry_of_a_kept_child_is_offered_after_its_parent_has_failed(where: StoreFixture, jobs: Jobs) -> None:
     parent = jobs.submit("parent", {"usd": 1, "then": "fail"}, children="keep")
     child = only_child(where, jobs, parent)
-    # The record over HTTP does not say whether a child is kept.
-    first = f"milepost show {parent.job_id}" if where.is_server else "milepost retry"
-    assert next_steps(where, child) == [first, "milepost logs", "milepost rm"]
+    assert next_steps(where, child) == ["milepost retry", "milepost logs", "milepost rm"]
+
+
+def test_newer_job_is_shown_instead_of_a_retry_under_its_unique_key(where: StoreFixture, jobs: Jobs) -> None:
+    """Regression: a retry was offered, which is refused."""
+    first = jobs.wait(jobs.submit("spend", {"usd": 1, "then": "fail"}, unique_key="report"), timeout=PATIENCE)
+    other = jobs.wait(jobs.submit("spend", {"usd": 1, "then": "fail"}, unique_key="other"), timeout=PATIENCE)
+    newer = jobs.wait(jobs.submit("spend", {"usd": 1}, unique_key="report"), timeout=PATIENCE)
+    assert next_steps(where, first) == [f"milepost show {newer.job_id}", "milepost logs", "milepost rm"]
+    assert "a newer job has its unique key" in where.run("retry", first.job_id).stderr
+    assert next_steps(where, other) == ["milepost retry", "milepost logs", "milepost rm"]

@@ -1,7 +1,8 @@
 /** One job, in the pane next to the list or on a page of its own. */
+import { useSignal } from "@preact/signals";
 import { Fragment } from "preact";
 import { useEffect } from "preact/hooks";
-import { confirmCancel, confirmRetry, canCancel, canPause, canRetry, isPaused, remove, retryFailed, setPaused } from "../jobs/actions";
+import { confirmCancel, confirmRetry, canCancel, canPause, canRetry, isPaused, remove, retryFailed, setPaused, whyNotRetry } from "../jobs/actions";
 import { shortId } from "../jobs/row";
 import { hidden } from "../jobs/list";
 import { now } from "../live/clock";
@@ -191,6 +192,11 @@ function Actions({ shown }: { shown: JobRecord }) {
   const id = shown.job_id;
   const keyed = session.value?.auth === "keys";
   const failedItems = Number(shown.item_counts?.["failed"] ?? 0);
+  const why = useSignal("");
+  useEffect(() => {
+    why.value = "";
+    if (canRetry(shown)) void whyNotRetry(id).then((text) => (why.value = text));
+  }, [id, shown.status]);
   const again = async (): Promise<void> => {
     const made = await retryFailed(id);
     if (made !== null) go({ job: made, part: null });
@@ -207,16 +213,16 @@ function Actions({ shown }: { shown: JobRecord }) {
           {isPaused(shown) ? "Resume" : "Pause"}
         </button>
       )}
-      {mayWrite.value && canRetry(shown) && (
-        <button type="button" class="button" onClick={() => confirmRetry(shown)}>
-          Retry
-        </button>
-      )}
-      {mayWrite.value && canRetry(shown) && (shown.attempt ?? 0) > 0 && (
-        <button type="button" class="button" onClick={() => confirmRetry(shown, true)}>
-          Retry from start
-        </button>
-      )}
+      {mayWrite.value && canRetry(shown) &&
+        (why.value ? (
+          <span>{plain(why.value)}</span>
+        ) : (
+          (shown.attempt ? [false, true] : [false]).map((fromStart) => (
+            <button type="button" class="button" onClick={() => confirmRetry(shown, fromStart)}>
+              Retry{fromStart && " from start"}
+            </button>
+          ))
+        ))}
       {mayWrite.value && failedItems > 0 && shown.status !== "running" && (
         <button type="button" class="button" onClick={() => void again()}>
           Retry {formatCount(failedItems)} failed {failedItems === 1 ? "item" : "items"}

@@ -7,7 +7,7 @@ import { plain } from "../text/plain";
 import { elapsed, formatCount } from "../text/time";
 import { call, get, jobPath, Problem, send } from "../wire/api";
 import { rowOf } from "../wire/row";
-import { isEnded, type BulkAction, type BulkDone, type Done, type JobRecord, type Row } from "../wire/types";
+import { isEnded, type BulkAction, type BulkDone, type Done, type JobRecord, type RetryCheck, type Row } from "../wire/types";
 import { removeJobs, hidden, load, applyBatch } from "./list";
 
 const UNDO_SECONDS = 6;
@@ -53,16 +53,26 @@ export function confirmCancel(job: Named): void {
   });
 }
 
-/** Queues an ended job again after a confirmation. */
-export function confirmRetry(job: Named, fromStart = false): void {
+/** Returns why a retry of a job would not succeed, or "". Unknown while the server cannot be reached, which the retry itself reports. */
+export const whyNotRetry = (id: string): Promise<string> =>
+  get<RetryCheck>(jobPath(id, "/retry-check")).then(
+    (found) => found.text,
+    () => "",
+  );
+
+/** Queues an ended job again after a confirmation, or shows why it would not succeed. */
+export async function confirmRetry(job: Named, fromStart = false): Promise<void> {
+  const why = await whyNotRetry(job.job_id);
   const lost = fromStart ? " Its checkpoint, state and kept results are discarded." : "";
-  confirm({
-    title: `Retry this job${fromStart ? " from the start" : ""}?`,
-    text: `${plain(job.job_type)} will be queued again.${lost}`,
-    yes: "Retry job",
-    no: "Don't retry",
-    act: () => void retry(job.job_id, fromStart),
-  });
+  if (why) showToast(why);
+  else
+    confirm({
+      title: `Retry this job${fromStart ? " from the start" : ""}?`,
+      text: `${plain(job.job_type)} will be queued again.${lost}`,
+      yes: "Retry job",
+      no: "Don't retry",
+      act: () => void retry(job.job_id, fromStart),
+    });
 }
 
 async function cancel(id: string, running: boolean): Promise<void> {

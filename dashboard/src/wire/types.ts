@@ -73,6 +73,7 @@ export type Limit = Shapes["LimitRecord"];
 export type LimitList = Shapes["LimitList"];
 export type Schedule = Shapes["ScheduleRecord"];
 export type ScheduleList = Shapes["ScheduleList"];
+export type RetryCheck = Shapes["RetryCheck"];
 export type JobUsage = Shapes["JobUsage"];
 export type Usage = Shapes["Usage"];
 export type Share = Shapes["Share"];

@@ -79,6 +79,7 @@ class AsyncJobs(ScheduleDeclarations, LimitMethods, WorkerMethods):
     find, count_jobs = delegated(AsyncJobManager.find, "manager"), delegated(AsyncJobManager.count_jobs, "manager")
     history = delegated(AsyncJobManager.history, "manager")
     cancel_job = delegated(AsyncJobManager.cancel_job, "manager")
+    retry_check = delegated(AsyncJobManager.retry_check, "manager")
     answer = delegated(AsyncJobManager.answer, "manager")
     pause, resume = delegated(AsyncJobManager.pause, "manager"), delegated(AsyncJobManager.resume, "manager")
     events = delegated(AsyncJobManager.events, "manager")

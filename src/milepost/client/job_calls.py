@@ -16,10 +16,11 @@ from milepost.core.job import Job
 from milepost.core.output import OutputChunk, OutputPosition
 from milepost.core.serialization import validate_labels
 from milepost.core.usage_report import JobUsage, UsageReport, validate_by, validate_day
+from milepost.core.values import RetryCheck
 
 
 class JobCalls(Requests):
-    """Methods of AsyncJobManager over HTTP: `answer`, `pause`, `resume`, `output`, `follow_output`, `usage`, `job_usage`."""
+    """Methods of AsyncJobManager over HTTP: `answer`, `pause`, `resume`, `output`, `follow_output`, `usage`, `job_usage`, `retry_check`."""
 
     async def _job(self, call: Call) -> Job:
         raise NotImplementedError
@@ -75,6 +76,12 @@ class JobCalls(Requests):
         """See AsyncJobManager.job_usage."""
         call = Call("GET", job_path(job_id, "/usage"), job_id=job_id)
         return JobUsage(**(await send(self._transport, call)).json())
+
+    async def retry_check(self, job_id: str) -> RetryCheck:
+        """See AsyncJobManager.retry_check."""
+        call = Call("GET", job_path(job_id, "/retry-check"), job_id=job_id)
+        found: RetryCheck = decode_dataclass(RetryCheck, (await send(self._transport, call)).json())
+        return found
 
 
 async def _chunks(job_id: str, messages: AsyncGenerator[tuple[str, str, str | None]]) -> AsyncIterator[OutputChunk]:

@@ -72,7 +72,7 @@ class ItemCounts:
 
 @dataclass(frozen=True, slots=True)
 class WaitingFor:
-    """Why a pending job has not started: a code, and the values that its text needs."""
+    """Why a pending job has not started, or the open question of a running one: a code, and the values that its text needs."""
 
     code: str
     params: dict[str, Any] = field(default_factory=dict)
@@ -213,6 +213,23 @@ def attempt_rows(record: Mapping[str, str]) -> list[list[str]]:
 
 def _moment(text: str) -> datetime | None:
     return from_micros(int(text)) if text.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryCheck:
+    """What keeps a retry of a job from succeeding. `reason` is None if nothing is known to, else `text` explains it.
+
+    It is ``status``, ``run_by``, ``parent`` or ``unique_key`` if a retry is refused, and ``budget`` if it fails at its start.
+    `other` is the id of the parent, of the newer job with the unique key, or of the job with the budget.
+    """
+
+    reason: str | None = None
+    text: str = ""
+    other: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return the fields as JSON types."""
+        return {name: getattr(self, name) for name in RetryCheck.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True)

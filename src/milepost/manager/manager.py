@@ -36,6 +36,7 @@ from milepost.manager import descendants, watch
 from milepost.manager.creation import creation_error, plan_new
 from milepost.manager.options import CreateOptions
 from milepost.manager.output import OutputMethods
+from milepost.manager.retry_check import RetryCheckMethods
 from milepost.manager.schedules import ScheduleMethods
 from milepost.manager.usage import UsageMethods
 from milepost.manager.validation import (
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from milepost.query.statistics import History
 
 
-class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMethods):
+class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMethods, RetryCheckMethods):
     """Manages the jobs of one store from code in an event loop. `JobManager` is the same for blocking code.
 
     `store` is a URL or an open async store. `ttl` is how many seconds an ended job is kept (default: JOB_TTL). Raises

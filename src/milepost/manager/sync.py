@@ -68,6 +68,7 @@ class BlockingMethods:
     history = blocking(AsyncJobManager.history)
     cancel_job = blocking(AsyncJobManager.cancel_job)
     retry_job = blocking(AsyncJobManager.retry_job)
+    retry_check = blocking(AsyncJobManager.retry_check)
     answer = blocking(AsyncJobManager.answer)
     pause = blocking(AsyncJobManager.pause)
     resume = blocking(AsyncJobManager.resume)

@@ -16,9 +16,8 @@ from milepost.cli.rendering.job_detail import may_be_retried, print_job
 from milepost.cli.rendering.live import OutageNotice, echo, echo_json, ended_text, raise_if_output_closed
 from milepost.cli.rendering.runs import has_earlier_runs
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean
-from milepost.core.errors import BudgetExceededError
 from milepost.core.events import Event, StreamPosition
-from milepost.core.job import Job, JobStatus
+from milepost.core.job import Job
 
 LEVELS = {"warning": STYLES["stalled"], "error": STYLES["failed"], "critical": STYLES["failed"], "debug": MUTED}
 BATCH = 1000
@@ -113,22 +112,9 @@ def show(words: tuple[str, ...]) -> int:
 
 def _instead_of_retry(context: CommandContext, job: Job) -> list[str] | None:
     """Return the next steps for a job whose retry would be refused or fail at its start, else None."""
-    if _is_budget_spent(context, job):
-        # A run makes a child, and no command does.
+    found = context.manager.retry_check(job.job_id)
+    if found.reason is None:
+        return None
+    if found.reason == "budget":  # a run makes a child, and no command does
         return [] if job.child_key is not None else [f"milepost submit {job.job_type} ARG... --budget NAME=AMOUNT"]
-    # A server does not say whether a child is detached: then its parent is shown as well.
-    if job.child_key is None or job.parent_id is None or "detached" in job.record:
-        return None
-    parent = context.manager.get_job(job.parent_id)
-    if parent is None or parent.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
-        return None
-    return [f"milepost show {parent.job_id}"]
-
-
-def _is_budget_spent(context: CommandContext, job: Job) -> bool:
-    """Return whether a retry of a job would fail at its start, because a budget is spent that is not raised on request."""
-    of_budget = f"{BudgetExceededError.__module__}.{BudgetExceededError.__name__}"
-    if job.failure is not None and job.failure.type == of_budget:
-        return True  # its own budget, or that of a job above it
-    usage = context.manager.job_usage(job.job_id)
-    return usage.on_budget == "fail" and any(usage.total.get(name, 0) >= most for name, most in usage.budget.items())
+    return [] if found.other is None else [f"milepost show {found.other}"]

@@ -25,11 +25,24 @@ from milepost.web.http.json_body import encoded, row_bytes
 from milepost.web.http.list_params import AskedList
 from milepost.web.http.problems import RETRY_SOON, Problem, not_found
 from milepost.web.live.job_stream import preferred_wait, wait_until
+from milepost.web.schemas.fields import ResponseModel
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN, ANSWER, CANCEL, DELETE, READ, WRITE
 
 T = TypeVar("T")
 JSON = "application/json"
+
+
+class RetryCheck(ResponseModel):
+    """What keeps a retry of a job from succeeding; `reason` is null if nothing is known to.
+
+    It is `status`, `run_by`, `parent` or `unique_key` if a retry is refused, and `budget` if it fails at its start. `text`
+    explains it. `other` is the id of the parent, of the newer job with the unique key, or of the job with the budget.
+    """
+
+    reason: Literal["status", "run_by", "parent", "unique_key", "budget"] | None
+    text: str
+    other: str | None
 
 
 def add_jobs(router: APIRouter, context: WebContext) -> None:
@@ -213,6 +226,17 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         context.quotas.submitted(principal, job.job_id)
         seen = seen_bytes(principal, job)
         return created(request, job, seen) if only_failed else Response(seen, media_type=JSON)
+
+    @router.get("/api/jobs/{job_id}/retry-check", dependencies=read, response_model=RetryCheck,
+                responses=schemas.problems(404), tags=["jobs"],
+                summary="Get what keeps a retry of a job from succeeding")  # fmt: skip
+    async def retry_check(request: Request, job_id: str) -> Response:
+        await context.visible_job(request, job_id)
+        found = await context.manager.retry_check(job_id)
+        other = await context.manager.get_job(found.other) if found.other is not None else None
+        if other is None or not principal_of(request).sees(other):
+            found = replace(found, other=None)
+        return Response(encoded(found.to_dict()), media_type=JSON)
 
 
 def answered_directly(context: WebContext, answer: Callable[[Request, str], Awaitable[Response]]) -> Callable[[T], T]:

@@ -73,6 +73,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "total": {"tokens": 812, "usd": 0.004}, "complete": True, "label_names": ["tenant"],
     },
     "JobUsage": {"own": {"usd": 1}, "descendants": {"usd": 2.5}, "total": {"usd": 3.5}, "budget": {"usd": 5}, "on_budget": "fail"},
+    "RetryCheck": {
+        "reason": "unique_key", "text": f"Cannot retry job {_ID}: a newer job has its unique key", "other": "j-9f2c",
+    },
     "BatchCounts": {
         "name": "import-42", "status": "running", "closed": False, "total": 40, "open": 10, "completed": 29, "failed": 1,
         "cancelled": 0, "progress": 0.75,
