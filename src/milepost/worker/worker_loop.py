@@ -7,6 +7,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from milepost.core.errors import JobReleased, LeaseHeldError, LeaseLost, OutcomeUnknownError, RunStop, StoreError
@@ -120,6 +121,14 @@ class WorkerLoop:
                     log.exception("worker %s: unexpected error; continuing", self.name)
                     await asyncio.sleep(IDLE_WAIT_SECONDS)
             await self._drain()
+        except asyncio.CancelledError:
+            # The event loop ends, as at the end of `asyncio.run`: without their outcomes, jobs were running until their leases end.
+            while self._state.stops < 2:
+                self.stop(self._state.stops + 1)
+                with suppress(asyncio.CancelledError):  # again: then at once
+                    await self._drain()
+                    break
+            raise
         finally:
             self.closed = True
             watchdog.close()
@@ -211,8 +220,8 @@ class WorkerLoop:
             self._claim_policy.failed(claim, sent_at, error)
             await self.idle.back_off(error)
             return
-        except Exception as error:
-            # A defect. Perhaps everything is written: send it again, with the same operation ids.
+        except (Exception, asyncio.CancelledError) as error:
+            # A defect, or the end of the event loop. Perhaps everything is written: send it again, with the same operation ids.
             unknown = OutcomeUnknownError(f"apply: {error}")
             self._outbox.failed(unknown)
             self._claim_policy.failed(claim, sent_at, unknown)
