@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,7 +11,10 @@ from contextlib import closing
 
 import pytest
 import redis
+from rich.console import Console
 
+from milepost.cli.rendering.tables import table
+from milepost.core.job import Job
 from milepost.manager.sync import JobManager
 from tests.cli.stores_fixture import STORES, StoreFixture
 from tests.cli.subprocesses import CommandRunner, until
@@ -71,6 +75,20 @@ def test_list_fits_terminal_width(filled: CommandRunner, columns: int) -> None:
     for sign in "◌◐⊘✗✓":
         assert sign in terminal.text
     assert "\x1b[3" in terminal.raw
+
+
+def test_ids_of_children_are_shortened() -> None:
+    """Regression: on a terminal of 80 columns a list with a child showed nothing but ids."""
+    root = "01a225dc-596b-7f45-ac98-5b274aa55226"
+    tails = ("yfiBpiRLx4O1J1ghZuFrFA", "-uu15wXg953rIP3wBgQqWQ", "yfi.1J1ghZuFrFAyfiBpiRLx4O")
+    record = {"type": "generic", "status": "running", "created": "0"}
+    children = [Job.stored(f"{root}.{tail}", record) for tail in tails]
+    output = io.StringIO()
+    console = Console(file=output, width=80)
+    console.print(table(console, [Job.stored(root, record), *children], utc=True))
+    shown = [line.split()[1] for line in output.getvalue().splitlines()[1:]]
+    assert shown == ["01a225dc", *(f"{root}.{tail[:4]}" for tail in tails)]
+    assert output.getvalue().count("generic") == 4
 
 
 @pytest.mark.parametrize(("command", "left_out"), [("stats", "WAIT P50"), ("failures", "TYPES")])

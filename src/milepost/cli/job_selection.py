@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 from milepost.cli import formatting
 from milepost.core.errors import FilterError, JobNotFoundError, MilepostError
 from milepost.core.job import Job, JobStatus
+from milepost.core.serialization import CHILD_ID
 
 if TYPE_CHECKING:
     from milepost.cli.context import CommandContext
@@ -31,6 +32,8 @@ HEADING = "ID "
 """The beginning of the heading of a list in a pipe."""
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _PREFIX_LENGTHS = (8, 13, 18, 23, 36)
+_CHILD_LENGTHS = (41, 45)
+"""The generated id of a parent, and the beginning of the digest in that of its child."""
 _FILTER = re.compile(
     r"(not\.)?(status|type|id|label\.[\w.-]+|worker|error|created|duration|is|failure|parent|group|after):"
 )
@@ -38,10 +41,12 @@ _FILTER = re.compile(
 
 def short_ids(jobs: Sequence[Job]) -> dict[str, str]:
     """Return the shortest unique prefixes of generated ids, by id; custom ids stay whole."""
-    ids = [job.job_id for job in jobs]
-    made = [job_id for job_id in ids if _UUID.match(job_id)]
-    cut = next((cut for cut in _PREFIX_LENGTHS if len({job_id[:cut] for job_id in made}) == len(set(made))), 36)
-    return {job_id: job_id[:cut] if _UUID.match(job_id) else job_id for job_id in ids}
+    ids = {job.job_id: job.job_id for job in jobs}
+    for generated, lengths in ((_UUID, _PREFIX_LENGTHS), (CHILD_ID, _CHILD_LENGTHS)):
+        made = [job_id for job_id in ids if generated.match(job_id)]
+        cut = next((cut for cut in lengths if len({job_id[:cut] for job_id in made}) == len(made)), None)
+        ids.update((job_id, job_id[:cut]) for job_id in made)
+    return ids
 
 
 def shortest_id(context: CommandContext, job: Job) -> str:
