@@ -113,6 +113,24 @@ def test_to_json_accepts_numpy_scalars_but_no_arrays() -> None:
         to_json({"a": numpy.float64("nan")}, "f")
 
 
+@pytest.mark.parametrize(
+    ("key", "name"), [(1, "1"), (-2, "-2"), (1.5, "1.5"), (1e-7, "1e-07"), (True, "true"), (None, "null")]
+)
+def test_to_json_refuses_keys_that_are_equal_in_json(key: Any, name: str) -> None:
+    """Regression: one of the two values was lost."""
+    assert to_json({key: 1, "other": 2}, "metadata") == f'{{"{name}":1,"other":2}}'
+    both: Any = {key: 1, name: 2}
+    for value, path in (
+        (both, "metadata"),
+        ({"a": [0, (both,)]}, "metadata.a[1][0]"),
+        (MappingProxyType(both), "metadata"),
+        ([Point(both, 2)], "metadata[0].x"),
+    ):
+        with pytest.raises(InvalidInputError) as refused:
+            to_json(value, "metadata")
+        assert str(refused.value) == f"{path}: two keys are {name!r} in JSON; use different ones"
+
+
 def test_to_json_refuses_cyclic_value() -> None:
     loop: list[Any] = []
     loop.append(loop)

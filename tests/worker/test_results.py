@@ -122,6 +122,7 @@ LOST: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: {"text": "x" * 5_000_000}, "result: 5000011 bytes of JSON, the limit is 1048576; store", "{'text': 'xxx"),
     (lambda: [NAN, *range(2_000_000)], "result: more than 1048576 bytes of JSON; store the data", "[nan, 0, 1, 2"),
     (lambda: {(1, 2): 3, "a": NAN}, "result: key '(1, 2)' is of type tuple; use a str", "{(1, 2): 3"),
+    (lambda: {1: "one", "1": "two"}, "result: two keys are '1' in JSON; use different ones", "{1: 'one', '1': 'two'}"),
     (lambda: {1: NAN, "1": 2}, "result: two keys are '1' in JSON; use different ones", "{1: nan, '1': 2}"),
     (lambda: array("i", [1]), "result: array is not JSON-serialisable; return what its tolist() returns", "array('i', [1])"),
     (lambda: Rude(), "result: Rude is not JSON-serialisable; convert it", "<Rude whose repr() raised LookupError>"),

@@ -15,7 +15,16 @@ from enum import Enum
 from typing import Any
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.serialization import ERROR_BYTES, JSON_DEPTH, RESULT_BYTES, convert, safe_str, single_line, to_json
+from milepost.core.serialization import (
+    ERROR_BYTES,
+    JSON_DEPTH,
+    RESULT_BYTES,
+    convert,
+    equal_keys_error,
+    safe_str,
+    single_line,
+    to_json,
+)
 
 CONVERT = "convert it to str, int, float, bool, None, list or dict"
 _REMEDIES: tuple[tuple[Callable[[Any], bool], str], ...] = (
@@ -115,7 +124,7 @@ class _Conversion:
         for key, value in entries:
             name = self._key(key, path)
             if name in made:
-                raise InvalidInputError(path, f"two keys are {name!r} in JSON; use different ones")
+                raise equal_keys_error(path, name)
             made[name] = self.plain(value, f"{path}.{name}", depth + 1)
         return made
 

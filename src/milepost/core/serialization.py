@@ -88,7 +88,15 @@ def finite_number(value: object) -> int | float | None:
     return number if abs(number) <= MAX_NUMBER else None  # false for NaN
 
 
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=convert)
+def _convert_checked(value: Any) -> Any:
+    """Convert a value as `convert`. Raises ValueError if two of its keys are the same in JSON."""
+    converted = convert(value)
+    if _has_equal_keys(converted):
+        raise ValueError("two keys are the same in JSON")
+    return converted
+
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_convert_checked)
 
 
 compact_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -99,12 +107,14 @@ def to_json(value: Any, field: str, limit: int = INPUT_BYTES) -> str:
     """Return a value as compact JSON of at most `limit` bytes.
 
     Dates, Path, UUID, Decimal, Enum, set, tuple, dataclass and numpy scalars are converted. Raises InvalidInputError,
-    naming the path inside `field`, for other types, NaN, infinities, lone surrogates, nesting deeper than 64, and larger
-    texts.
+    naming the path inside `field`, for other types, keys that are the same in JSON (1 and "1"), NaN, infinities, lone
+    surrogates, nesting deeper than 64, and larger texts.
     """
     try:
         text = _encoder.encode(value)
         size = len(text) if text.isascii() else len(text.encode())
+        if _NO_TEXT_KEY.search(text) and _has_equal_keys(value):
+            raise ValueError("two keys are the same in JSON")
     except (TypeError, ValueError, RecursionError):
         raise _explain(value, field, 0) or InvalidInputError(field, "is not JSON-serialisable") from None
     if size > limit:
@@ -116,6 +126,36 @@ def to_json(value: Any, field: str, limit: int = INPUT_BYTES) -> str:
         if deep is not None:
             raise deep
     return text
+
+
+_NO_TEXT_KEY = re.compile(r'[{,]"(?:-?[0-9][^"]*|true|false|null)":')
+"""Finds the keys in JSON that may have been no texts; most values have none, and need no visit of their parts."""
+
+
+def _has_equal_keys(value: Any) -> bool:
+    """Return whether two keys of a dict in a value without cycles are the same in JSON."""
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            if {*map(type, part)} - {str} and _equal_key(part) is not None:
+                return True
+            part = part.values()
+        elif not isinstance(part, list | tuple):
+            continue
+        left += [inner for inner in part if isinstance(inner, dict | list | tuple)]
+    return False
+
+
+def _equal_key(value: Mapping[Any, Any]) -> str | None:
+    """Return the first name that two keys of a mapping have in JSON, or None."""
+    names: set[str] = set()
+    for key in value:
+        name = str.__str__(key) if isinstance(key, str) else _encoder.encode(key)
+        if name in names:
+            return name
+        names.add(name)
+    return None
 
 
 def _explain(value: Any, path: str, depth: int) -> InvalidInputError | None:
@@ -137,7 +177,8 @@ def _explain(value: Any, path: str, depth: int) -> InvalidInputError | None:
             problem = _explain(key, f"{path} (key)", depth) or _explain(inner, f"{path}.{key}", depth + 1)
             if problem is not None:
                 return problem
-        return None
+        equal = _equal_key(value)
+        return None if equal is None else equal_keys_error(path, equal)
     if isinstance(value, list | tuple | set | frozenset):
         for position, inner in enumerate(value):
             problem = _explain(inner, f"{path}[{position}]", depth + 1)
@@ -151,6 +192,11 @@ def _explain(value: Any, path: str, depth: int) -> InvalidInputError | None:
             path,
             f"{type(value).__name__} is not JSON-serialisable; convert it to str, int, float, bool, None, list or dict",
         )
+
+
+def equal_keys_error(path: str, name: str) -> InvalidInputError:
+    """Return the error for two keys that are the same in JSON, such as 1 and "1"."""
+    return InvalidInputError(path, f"two keys are {name!r} in JSON; use different ones")
 
 
 def from_json(text: str) -> Any:
