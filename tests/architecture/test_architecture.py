@@ -51,7 +51,7 @@ IMPORTED_AT_START: dict[str, set[str]] = {
 # `stores/redis/async_connection.py` takes from redis-py has names that we use too.
 PRIVATE_NAMES: dict[str, set[str]] = {
     "documents/loaders/office.py": {"_tbl", "_tc"},
-    "run/otel_messaging.py": {"_real_meter_provider"},
+    "run/otel.py": {"_real_meter_provider"},
     "worker/parameters.py": {"_is_protocol"},
 }
 

@@ -13,7 +13,7 @@ from milepost import AsyncJobs, Jobs, Run
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
 from milepost.core.transitions import create
-from milepost.run import cycle_checks
+from milepost.run import sweeper as sweeper_module
 from milepost.run.sweeper import Sweeper
 from milepost.settings import Settings
 from milepost.stores import cycles
@@ -27,8 +27,8 @@ from tests.web.conftest import client_of
 def jobs(every_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     """Jobs that a sweep checks at once, and again in each later one."""
     monkeypatch.setattr(create, "CYCLE_CHECK", "0")
-    monkeypatch.setattr(cycle_checks, "SOON", 0)
-    monkeypatch.setattr(cycle_checks, "MIN_PAUSE", 0)
+    monkeypatch.setattr(sweeper_module, "SOON", 0)
+    monkeypatch.setattr(sweeper_module, "MIN_PAUSE", 0)
     jobs = Jobs(every_store)
 
     @jobs.job("load")
@@ -118,7 +118,7 @@ def test_cycle_of_two_submits_is_flagged(jobs: Jobs, order: str) -> None:
 def test_cycle_through_a_long_chain_is_flagged(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
     """Also one that a submit alone does not see, and that takes several sweeps."""
     monkeypatch.setattr(cycles, "LOOKED_AT", 6)
-    monkeypatch.setattr(cycle_checks, "READS", 6)
+    monkeypatch.setattr(sweeper_module, "READS", 6)
     jobs.submit("load", {}, job_id="open", group="one")
     last = "group:one"
     for number in range(20):

@@ -10,8 +10,7 @@ import pytest
 
 from milepost import AsyncJobs, Jobs, Run, Snooze
 from milepost.core.errors import InvalidInputError
-from milepost.core.limits import KEEP, Limit, LimitState
-from milepost.core.rate import Rate
+from milepost.core.limits import KEEP, Limit, LimitState, Rate
 from milepost.core.transitions import plan_start
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.protocol import Claim, Store

@@ -35,7 +35,7 @@ from milepost import (
     Settings,
 )
 from milepost.logging import JobContext, JsonFormatter
-from milepost.run.otel_messaging import is_opted_in
+from milepost.run.otel import is_opted_in
 from milepost.web import auth, create_app
 
 INCOMING = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -12,7 +12,7 @@ from croniter import croniter
 from cronsim import CronSim
 
 from milepost import InvalidInputError, Jobs, Run, Schedule
-from milepost.run.schedule_times import ticks_of, upcoming
+from milepost.run.schedules import ticks_of, upcoming
 
 CHANGES = {
     "Europe/Berlin": ("2026-03-29", "2026-10-25"),

@@ -65,7 +65,7 @@ def test_claim_looks_only_at_the_first_partitions(running: int | None) -> None:
 
 
 def test_partitions_without_jobs_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milepost.stores.memory.subqueues.TURNS_KEPT", 2)
+    monkeypatch.setattr("milepost.stores.memory.limits.TURNS_KEPT", 2)
     store = MemoryStore()
     create(store, "a", "b", "c")
     assert claim(store, 3) == ["a", "b", "c"]

@@ -20,9 +20,8 @@ from milepost.stores.protocol import Write
 from milepost.web import auth, create_app
 from milepost.web.http.list_params import ListParams
 from milepost.web.live.hub import CATCH_UP, Hub
-from milepost.web.live.job_stream import JobStream
+from milepost.web.live.job_stream import JobStream, OutputStream
 from milepost.web.live.list_stream import open_list_stream
-from milepost.web.live.output_stream import OutputStream
 from milepost.web.live.sse import Frame
 from milepost.web.security.principals import ANYONE, Principal
 from milepost.worker.start_forecast import Forecast

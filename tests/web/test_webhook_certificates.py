@@ -9,7 +9,7 @@ import pytest
 
 from milepost import AsyncJobManager
 from milepost.manager.feed_follower import FeedFollower
-from milepost.web.webhooks import connections, registry
+from milepost.web.webhooks import addresses, registry
 from milepost.web.webhooks.delivery import WebhookSender
 from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
 from tests.waiting import PATIENCE
@@ -56,7 +56,7 @@ async def test_connection_of_another_host_is_not_used(memory: AsyncJobManager, m
         return "127.0.0.1"
 
     async with asyncio.timeout(PATIENCE), Receiver("first.example.org") as receiver:
-        monkeypatch.setattr(connections, "_ssl_context", lambda: receiver.trusted)
+        monkeypatch.setattr(addresses, "_ssl_context", lambda: receiver.trusted)
         sender = WebhookSender(FeedFollower(lambda: memory.store), resolve=resolve)
 
         async def hook_of(host: str) -> WebhookEndpoint:

@@ -17,8 +17,8 @@ from milepost.core.limits import Limit
 from milepost.core.result_types import JsonR, R
 from milepost.core.serialization import Duration
 from milepost.core.transitions import plan_cancel
-from milepost.manager.creation import creation_error, plan_new
 from milepost.manager.manager import AsyncJobManager
+from milepost.manager.validation import creation_error, plan_new
 from milepost.run.async_run import AsyncRun
 from milepost.run.otel import submit_span
 from milepost.run.sweeper import REDISPATCH_DELAY

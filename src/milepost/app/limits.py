@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from milepost.core.limits import KEEP, KEY_BYTES, Keep, LimitState, limit_states, refuse_no_limit, validate_limit
-from milepost.core.rate import Rate
+from milepost.core.limits import KEEP, KEY_BYTES, Keep, LimitState, Rate, limit_states, refuse_no_limit, validate_limit
 from milepost.core.serialization import Duration, seconds, validate_key
 from milepost.stores.protocol import Store
 

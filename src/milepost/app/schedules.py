@@ -21,7 +21,7 @@ from milepost.core.schedule import (
 )
 from milepost.manager.manager import AsyncJobManager
 from milepost.manager.schedules import put_schedule
-from milepost.run.schedule_times import interval_seconds, ticks_of
+from milepost.run.schedules import interval_seconds, ticks_of
 from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import delegated, run_sync
 from milepost.worker.handlers import Handlers, Submittable

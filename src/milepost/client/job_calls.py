@@ -13,9 +13,9 @@ from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import LIST_LIMIT_MAX
 from milepost.core.errors import JobNotFoundError
 from milepost.core.job import Job
+from milepost.core.ledger import JobUsage, UsageReport, validate_by, validate_day
 from milepost.core.output import OutputChunk, OutputPosition
 from milepost.core.serialization import validate_labels
-from milepost.core.usage_report import JobUsage, UsageReport, validate_by, validate_day
 from milepost.core.values import RetryCheck
 
 

@@ -6,8 +6,7 @@ from urllib.parse import quote
 
 from milepost.client.transport import Call, Requests, send
 from milepost.core.codecs import decode_dataclass
-from milepost.core.limits import KEEP, KEY_BYTES, Keep, LimitState, refuse_no_limit, validate_limit
-from milepost.core.rate import Rate
+from milepost.core.limits import KEEP, KEY_BYTES, Keep, LimitState, Rate, refuse_no_limit, validate_limit
 from milepost.core.serialization import Duration, seconds, validate_key
 from milepost.stores.sync_bridge import blocking
 

@@ -33,15 +33,16 @@ from milepost.core.serialization import (
 from milepost.core.transitions import plan_cancel, plan_retry, plan_update
 from milepost.core.transitions.change import Change
 from milepost.manager import descendants, watch
-from milepost.manager.creation import creation_error, plan_new
 from milepost.manager.options import CreateOptions
 from milepost.manager.output import OutputMethods
 from milepost.manager.retry_check import RetryCheckMethods
 from milepost.manager.schedules import ScheduleMethods
 from milepost.manager.usage import UsageMethods
 from milepost.manager.validation import (
+    creation_error,
     job_fields,
     make_query,
+    plan_new,
     rejection_error,
     result_of,
     status_value,

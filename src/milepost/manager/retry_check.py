@@ -9,7 +9,7 @@ from milepost.core.serialization import known_id
 from milepost.core.transitions.table import LOST_PARENT
 from milepost.core.values import RetryCheck
 from milepost.manager.validation import rejection_error
-from milepost.run.tree_budget import budget_error, budget_holders, spent_budgets
+from milepost.run.usage import budget_error, budget_holders, spent_budgets
 from milepost.stores.protocol import Select, Store, WriteResult
 
 NEWER_JOBS = 1000

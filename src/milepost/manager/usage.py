@@ -7,19 +7,23 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 
 from milepost.core.errors import JobNotFoundError
-from milepost.core.ledger import day_book, oldest_day, read_day, today, tree_books
-from milepost.core.serialization import known_id, validate_labels
-from milepost.core.usage import decode_millionths, shown
-from milepost.core.usage_report import (
+from milepost.core.ledger import (
     JobUsage,
     OnBudget,
     UsageReport,
     add_to_groups,
+    day_book,
+    oldest_day,
     period,
+    read_day,
     shown_groups,
+    today,
+    tree_books,
     validate_by,
     validate_day,
 )
+from milepost.core.serialization import known_id, validate_labels
+from milepost.core.usage import decode_millionths, shown
 from milepost.run.usage import ASKS
 from milepost.stores.protocol import Store
 

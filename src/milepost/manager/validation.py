@@ -23,6 +23,7 @@ from milepost.core.errors import (
 from milepost.core.job import Job, JobStatus
 from milepost.core.limits import ready_name, slot_name
 from milepost.core.options import json_object
+from milepost.core.placement import groups_joined
 from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.serialization import (
     ERROR_BYTES,
@@ -37,11 +38,15 @@ from milepost.core.serialization import (
     validate_job_type,
     validate_labels,
 )
+from milepost.core.transitions import plan_create
+from milepost.core.transitions.change import Change
 from milepost.core.transitions.create import FROM_NOW
 from milepost.core.transitions.operation_ids import CALLERS_KEPT, CALLERS_SECONDS
+from milepost.run import context
 from milepost.run.otel import current_trace
-from milepost.stores.protocol import Select, WriteResult
+from milepost.stores.protocol import Select, Store, WriteResult
 from milepost.stores.query import Query
+from milepost.stores.refused_groups import group_error
 
 log = logging.getLogger("milepost.manager")
 log.addHandler(logging.NullHandler())
@@ -247,3 +252,24 @@ def result_of(job: Job) -> Any:
         why = f" ({job.error})" if job.error else "" if job.is_terminal else "; wait() returns when it has ended"
         raise RejectedError(f"Job {job.job_id} has no result: it is {job.status}{why}", job=job)
     return job.result
+
+
+async def creation_error(store: Store, job_id: str, fields: Mapping[str, str], outcome: WriteResult) -> RejectedError:
+    """Return the error for a record with these fields that was not created."""
+    if outcome.key_owner_id is not None:
+        owner = await store.get(outcome.key_owner_id)
+        return DuplicateJobError(f"unique_key: taken by job {outcome.key_owner_id}", job=owner)
+    if outcome.job is not None:
+        return DuplicateJobError(f"Job {job_id} already exists", job=outcome.job)
+    if (refused := await group_error(store, job_id, fields)) is not None:
+        return refused
+    return DuplicateJobError(f"Job {job_id} was created by this request and then deleted")
+
+
+def plan_new(fields: Mapping[str, str], operation_id: str, again: int | None = None) -> Change:
+    """Return the change that creates a record. A run that is a member of its groups may join a closed batch."""
+    joined = groups_joined(fields["labels"]) if ":group=" in fields.get("labels", "") else []
+    run = context.current() if joined else None
+    if run is None or not set(joined) <= set(groups_joined(run._job.record.get("labels", ""))):
+        return plan_create(fields, operation_id, again)
+    return plan_create(fields, operation_id, again, run=(run.job_id, run.token), member=True)

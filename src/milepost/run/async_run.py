@@ -8,8 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, TypeVarTuple, overload
 
 from milepost.core.serialization import Duration
-from milepost.run.child_mixin import POLL_INTERVAL
-from milepost.run.child_results import AsyncChildren
+from milepost.run.child_mixin import POLL_INTERVAL, AsyncChildren
 from milepost.run.children import ChildJobs, OnChildError, refuse_join
 from milepost.run.questions import NO_DEFAULT, Ask, asks_of, open_all
 from milepost.run.run import Run

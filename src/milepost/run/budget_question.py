@@ -29,7 +29,7 @@ from milepost.run.checkpoints import write_question
 from milepost.run.heartbeat_state import stop_reason
 from milepost.run.outages import pause
 from milepost.run.questions import micros_of, questions_of, questions_text
-from milepost.run.tree_budget import Overrun, budget_error, overrun_of
+from milepost.run.usage import Overrun, budget_error, overrun_of
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 

@@ -28,7 +28,7 @@ from milepost.core.values import MemberCounts
 from milepost.run.child_store import content
 from milepost.run.steps import KEY_BYTES
 from milepost.run.suspension import refuse_elsewhere
-from milepost.run.tree_budget import budget_holders
+from milepost.run.usage import budget_holders
 
 if TYPE_CHECKING:
     from milepost.run.run import Run

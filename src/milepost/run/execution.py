@@ -29,8 +29,7 @@ from milepost.run.outcome import RunOutcome, abandonment, committed, completed, 
 from milepost.run.repeated_work import KeptWork
 from milepost.run.run import Run
 from milepost.run.runtime import Runtime
-from milepost.run.snooze_pause import snooze_micros
-from milepost.run.suspension import of_group
+from milepost.run.suspension import of_group, snooze_micros
 from milepost.run.transaction import settle
 from milepost.run.usage import BudgetSpent
 from milepost.stores.protocol import WriteResult

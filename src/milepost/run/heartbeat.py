@@ -27,7 +27,7 @@ from milepost.run.heartbeat_state import (
 from milepost.run.results import PartWriter
 from milepost.run.sweeper import Sweeper
 from milepost.run.transaction import is_over
-from milepost.run.tree_budget import stop_runs_over_budget
+from milepost.run.usage import stop_runs_over_budget
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids

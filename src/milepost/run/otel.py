@@ -1,24 +1,30 @@
 """OpenTelemetry spans and metrics of each submit and each run, in one trace that the job carries as a `traceparent`.
 
 Nothing is imported that the application has not imported: without OpenTelemetry this costs one dict lookup.
+
+The semantic conventions for messaging, which are attributes of the spans and four metrics, are experimental, so applications
+opt in with OTEL_SEMCONV_STABILITY_OPT_IN, the standard variable. A submit is the operation `send`, a run the operation
+`process`, and the queue is the destination.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from milepost.core.errors import JobTimedOut, RunStop
 from milepost.core.job import Job
 from milepost.core.serialization import from_json
-from milepost.run import otel_messaging
 from milepost.run.crash_report import report_exception
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
+
 
 NAME = "milepost"
 
@@ -60,7 +66,7 @@ def submit_span(fields: dict[str, str]) -> AbstractContextManager[Callable[[str]
     Its value is called with the id of the job.
     """
     api = _api()
-    return nullcontext(_ignore) if api is None and not otel_messaging.is_metered() else _open_submit_span(api, fields)
+    return nullcontext(_ignore) if api is None and not is_metered() else _open_submit_span(api, fields)
 
 
 def _ignore(job_id: str) -> None:
@@ -76,8 +82,8 @@ def _open_submit_span(api: Any, fields: dict[str, str]) -> Iterator[Callable[[st
             return
         tracer, parent = api.get_tracer(NAME), _context(fields.get("trace"))
         attributes = {"milepost.job.type": fields["type"]}
-        if otel_messaging.is_opted_in():
-            attributes |= otel_messaging.attributes("submit", "send", destination)
+        if is_opted_in():
+            attributes |= messaging_attributes("submit", "send", destination)
         name = f"submit {fields['type']}"
         with tracer.start_as_current_span(name, parent, kind=api.SpanKind.PRODUCER, attributes=attributes) as span:
             if span.get_span_context().is_valid:
@@ -87,12 +93,12 @@ def _open_submit_span(api: Any, fields: dict[str, str]) -> Iterator[Callable[[st
         error = caught
         raise
     finally:
-        if otel_messaging.is_metered():
-            otel_messaging.record("submit", "send", destination, time.perf_counter() - started, error)
+        if is_metered():
+            _record("submit", "send", destination, time.perf_counter() - started, error)
 
 
 def _add_message_id(span: Any, job_id: str) -> None:
-    if otel_messaging.is_opted_in():
+    if is_opted_in():
         span.set_attribute("messaging.message.id", job_id)
 
 
@@ -100,7 +106,7 @@ def start_run_span(run: Run) -> RunSpan | None:
     """Start the span of a run and make it current until `end_run_span`."""
     api, before, started = _api(), sys.exc_info()[1], time.perf_counter()
     if api is None:
-        return RunSpan(None, None, before, started) if otel_messaging.is_metered() else None
+        return RunSpan(None, None, before, started) if is_metered() else None
     from opentelemetry import context
 
     attributes = {
@@ -108,8 +114,8 @@ def start_run_span(run: Run) -> RunSpan | None:
         "milepost.job.type": run.job_type,
         "milepost.job.attempt": run.attempt,
     }
-    if otel_messaging.is_opted_in():
-        attributes |= otel_messaging.attributes("run", "process", _destination(run))
+    if is_opted_in():
+        attributes |= messaging_attributes("run", "process", _destination(run))
         attributes["messaging.message.id"] = run.job_id
     span = api.get_tracer(NAME).start_span(
         f"run {run.job_type}", _context(run.trace), kind=api.SpanKind.CONSUMER, attributes=attributes
@@ -127,9 +133,9 @@ def end_run_span(run: Run, handle: RunSpan | None) -> None:
     end = run._stop_reasons[0] if run._stop_reasons else error  # a stop arrives in async code as a CancelledError
     is_stopped = isinstance(end, RunStop)
     failed = None if error is None or (is_stopped and not isinstance(end, JobTimedOut)) else end
-    if otel_messaging.is_metered():
+    if is_metered():
         seconds = time.perf_counter() - handle.started
-        otel_messaging.record("run", "process", _destination(run), seconds, failed)
+        _record("run", "process", _destination(run), seconds, failed)
     if handle.span is None:
         return
     from opentelemetry import context
@@ -145,7 +151,7 @@ def end_run_span(run: Run, handle: RunSpan | None) -> None:
             "exception", {**details, "exception.stacktrace": from_json(crash_report).get("traceback", "")}
         )
         handle.span.set_status(Status(StatusCode.ERROR, line))
-        if otel_messaging.is_opted_in():
+        if is_opted_in():
             handle.span.set_attribute("error.type", type(failed).__qualname__)
     handle.span.end()
     context.detach(handle.token)
@@ -167,3 +173,63 @@ def _context(trace: str | None) -> Any:
 def _traceparent(span: Any) -> str:
     where = span.get_span_context()
     return f"00-{where.trace_id:032x}-{where.span_id:016x}-{where.trace_flags:02x}"
+
+
+OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
+SYSTEM: Final = "milepost"
+
+SENT, SEND_DURATION = "messaging.client.sent.messages", "messaging.client.operation.duration"
+CONSUMED, PROCESS_DURATION = "messaging.client.consumed.messages", "messaging.process.duration"
+
+_COUNTERS: Final = {
+    SENT: "Number of messages producer attempted to send to the broker.",
+    CONSUMED: "Number of messages that were delivered to the application.",
+}
+_HISTOGRAMS: Final = {
+    SEND_DURATION: "Duration of messaging operation initiated by a producer or consumer client.",
+    PROCESS_DURATION: "Duration of processing operation.",
+}
+
+
+@cache
+def is_opted_in() -> bool:
+    """Return whether the environment asks for the conventions of messaging. It is read once, since each submit asks."""
+    wanted = {word.strip() for word in os.environ.get(OPT_IN, "").split(",")}
+    return not wanted.isdisjoint({"messaging", "messaging/dup"})
+
+
+def messaging_attributes(operation: str, kind: str, destination: str) -> dict[str, Any]:
+    """Return the attributes of an operation: its name, its kind (`send` or `process`), and the queue."""
+    return {
+        "messaging.system": SYSTEM,
+        "messaging.operation.name": operation,
+        "messaging.operation.type": kind,
+        "messaging.destination.name": destination,
+    }
+
+
+def is_metered() -> bool:
+    """Return whether the application asks for the conventions and has set a meter provider."""
+    if not is_opted_in():
+        return False
+    api = sys.modules.get("opentelemetry.metrics")
+    # Only this private attribute tells the stand-in, which the API returns until a provider is set, from a provider.
+    return api is not None and not hasattr(api.get_meter_provider(), "_real_meter_provider")
+
+
+def _record(operation: str, kind: str, destination: str, seconds: float, error: BaseException | None) -> None:
+    """Count one submit (`send`) or run (`process`), with its duration and the type of the exception that ended it."""
+    labels = messaging_attributes(operation, kind, destination)
+    if error is not None:
+        labels["error.type"] = type(error).__qualname__
+    counter, duration = (SENT, SEND_DURATION) if kind == "send" else (CONSUMED, PROCESS_DURATION)
+    instruments = _instruments(sys.modules["opentelemetry.metrics"].get_meter_provider())
+    instruments[counter].add(1, labels)
+    instruments[duration].record(seconds, labels)
+
+
+@cache
+def _instruments(provider: Any) -> dict[str, Any]:
+    meter = provider.get_meter(SYSTEM)
+    counters = {name: meter.create_counter(name, "{message}", text) for name, text in _COUNTERS.items()}
+    return counters | {name: meter.create_histogram(name, "s", text) for name, text in _HISTOGRAMS.items()}

@@ -1,6 +1,9 @@
 """Recovers jobs whose run, worker or caller is gone, fires schedules, and removes records after their retention time.
 
 Any process may sweep, and several at once are harmless: every change is guarded.
+
+It also finds jobs that wait for themselves, with a bounded number of reads in each sweep. A submit refuses such a job, but
+it does not see very long cycles, nor those that two submits close at the same moment.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Callable
 
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import to_json
@@ -15,18 +19,21 @@ from milepost.core.transitions import (
     plan_dispatch,
     plan_drain_timeout,
     plan_expire,
+    plan_flag_cycle,
     plan_lease_expired,
     plan_mark_stale,
+    plan_no_cycle,
     plan_undispatchable,
 )
 from milepost.core.transitions.change import Change
+from milepost.core.transitions.create import CYCLE_CHECK
 from milepost.run.crash_report import crash_loop_line, report_lost_run
-from milepost.run.cycle_checks import CycleChecks, is_cycle_check
 from milepost.run.locked_jobs import LockedJobs
 from milepost.run.process_identity import process_of_worker
 from milepost.run.schedules import FiringTurn, fire_due
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
+from milepost.stores.cycles import CycleSearch, Progress
 from milepost.stores.ids import SYSTEM_IDS, Ids
 from milepost.stores.protocol import DueItem, Store, Write
 from milepost.stores.retention import purge_older
@@ -253,3 +260,56 @@ def _micros(job: Job, name: str) -> int:
 def _process(job: Job | None) -> str:
     """Return the process that a job ran in. A process may have several workers, which add a number to its name."""
     return process_of_worker(job.worker or "") if job is not None else ""
+
+
+READS = 300
+"""The most groups and jobs together that one sweep reads."""
+MAX_SEARCHES = 100
+"""The most searches that are continued in later sweeps."""
+SOON = 5_000_000
+"""Microseconds after which a search is continued."""
+MIN_PAUSE, MAX_PAUSE = int(CYCLE_CHECK), 3_600_000_000
+"""Microseconds between two complete searches for one job."""
+
+log.addHandler(logging.NullHandler())
+
+
+class CycleChecks:
+    """The checks of one process. A job is checked when it is as old as CYCLE_CHECK, and each time when it is twice as old."""
+
+    def __init__(self, store: Store, new_operation_id: Callable[[], str]) -> None:
+        self._store = store
+        self._new_operation_id = new_operation_id
+        self._search = CycleSearch(store)
+        self._unfinished: dict[str, Progress] = {}
+
+    def begin_sweep(self) -> None:
+        """Grant the reads of a sweep."""
+        self._search = CycleSearch(self._store, READS)
+
+    async def plan(self, job: Job) -> Change:
+        """Return the transition for a job whose check is due."""
+        operation_id = self._new_operation_id()
+        if "held" not in job.record:
+            return plan_no_cycle(operation_id, MIN_PAUSE)
+        progress = self._unfinished.pop(job.job_id, None)
+        problem = ""
+        if not self._search.is_spent:
+            problem, progress = await self._search.check(job, progress)
+        if problem:
+            log.warning("job %s (%s): waits for itself: %s", job.job_id, job.job_type, problem)
+            return plan_flag_cycle(operation_id, MIN_PAUSE, problem)
+        if progress is None or not progress.is_over:
+            if progress is not None and len(self._unfinished) < MAX_SEARCHES:
+                self._unfinished[job.job_id] = progress
+            # Until the search is over, an earlier flag stays.
+            return (
+                plan_flag_cycle(operation_id, SOON, job.stalled) if job.stalled else plan_no_cycle(operation_id, SOON)
+            )
+        age = int(job.record.get("stale") or 0) - int(job.record.get("created") or 0)
+        return plan_no_cycle(operation_id, min(max(age, MIN_PAUSE), MAX_PAUSE))
+
+
+def is_cycle_check(job: Job | None) -> bool:
+    """Return whether a job that is due is due for such a check."""
+    return job is not None and job.status.value == "pending" and "cycle_check" in job.record

@@ -54,11 +54,8 @@ from typing import Literal, Protocol
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.ledger import Book
-from milepost.core.limits import KEEP, Keep, Limit
-from milepost.core.rate import Rate
+from milepost.core.limits import KEEP, Keep, Limit, Rate
 from milepost.core.rollups import Rollups
-from milepost.stores.key_values import KeyValue as KeyValue
-from milepost.stores.key_values import KeyValueStore as KeyValueStore
 from milepost.stores.store_values import INVALID_VALUE_ERRORS as INVALID_VALUE_ERRORS
 from milepost.stores.store_values import LAYOUT as LAYOUT
 from milepost.stores.store_values import LIVE_FIELDS as LIVE_FIELDS
@@ -70,6 +67,8 @@ from milepost.stores.store_values import Claim as Claim
 from milepost.stores.store_values import DueItem as DueItem
 from milepost.stores.store_values import FeedEvents as FeedEvents
 from milepost.stores.store_values import HealthReport as HealthReport
+from milepost.stores.store_values import KeyValue as KeyValue
+from milepost.stores.store_values import KeyValueStore as KeyValueStore
 from milepost.stores.store_values import Position as Position
 from milepost.stores.store_values import PurgeResult as PurgeResult
 from milepost.stores.store_values import Select as Select

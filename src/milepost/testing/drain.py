@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from milepost.core.errors import InvalidInputError, RunStop
 from milepost.core.job import FailureKind, Job, JobStatus
+from milepost.manager.schedules import declare
 from milepost.run.execution import Ended, LeasedExecution
 from milepost.run.process_identity import process_name
 from milepost.run.run import Run
@@ -17,7 +18,6 @@ from milepost.stores.protocol import KeyValueStore, Select, Store, WriteResult
 from milepost.stores.query import with_large_values
 from milepost.worker.event_loop import run_in_new_loop
 from milepost.worker.handlers import Application, Handler, code_release
-from milepost.worker.schedule_declarations import declare
 from milepost.worker.store_requests import ClaimPolicy, limits_of
 
 PENDING_READ = 1000

@@ -26,8 +26,7 @@ from milepost.run.heartbeat_state import PendingReport
 from milepost.run.outcome import RunOutcome, postponed
 from milepost.run.run import Run
 from milepost.run.transaction import wait_until_over
-from milepost.run.tree_budget import budget_holders, refusal_at_start
-from milepost.run.usage import BudgetSpent
+from milepost.run.usage import BudgetSpent, budget_holders, refusal_at_start
 from milepost.worker.handlers import Handler
 from milepost.worker.registry import delay_for_newer_release
 

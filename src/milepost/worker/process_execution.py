@@ -39,7 +39,7 @@ from milepost.run.job_result import JobResult
 from milepost.run.outcome import RunOutcome, completed, crashed, failed, postponed, stopped
 from milepost.run.process_identity import versions
 from milepost.run.run import RECENT_LOG_LINES, Run
-from milepost.run.snooze_pause import snooze_micros
+from milepost.run.suspension import snooze_micros
 from milepost.worker.child_protocol import Message, decode_wait, encode_stop, encode_wait
 from milepost.worker.execution import Execution, log
 from milepost.worker.handlers import package_of

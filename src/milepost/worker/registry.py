@@ -18,10 +18,10 @@ from milepost.core.errors import InvalidInputError, StoreError, UnknownJobTypeEr
 from milepost.core.job import Job
 from milepost.core.schedule import Schedule
 from milepost.core.serialization import JOB_TYPE, from_json, to_json
+from milepost.manager.schedules import declare
 from milepost.run.param_types import check_schema
 from milepost.stores.protocol import KeyValue, KeyValueStore, Store
 from milepost.worker.handlers import Handler
-from milepost.worker.schedule_declarations import declare
 
 LEFT_TO_NEWER_SECONDS = 10.0
 """About how long a job whose parameters only a newer release accepts waits before a worker may claim it again."""

@@ -33,7 +33,7 @@ def mcp(http: bool, host: str, port: int, auth: str | None) -> int:
     """Serve the jobs of the store, or of a server, as MCP tools over stdio. MILEPOST_KEY limits what they may do."""
     context = current()
     try:
-        from milepost.mcp.serve import serve_http, serve_stdio
+        from milepost.mcp.server import serve_http, serve_stdio
     except ModuleNotFoundError as missing:
         if missing.name is not None and missing.name.partition(".")[0] == "milepost":
             raise

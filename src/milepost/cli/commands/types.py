@@ -10,9 +10,8 @@ import click
 from milepost.cli import admin, exit_codes, formatting
 from milepost.cli.arguments import named_parameters
 from milepost.cli.context import CommandContext, current, session_options
-from milepost.cli.rendering.job_detail import is_attempt_limit
+from milepost.cli.rendering.job_detail import is_attempt_limit, shown_worker
 from milepost.cli.rendering.live import echo, echo_json
-from milepost.cli.rendering.runs import shown_worker
 from milepost.cli.rendering.tables import print_records
 
 if TYPE_CHECKING:

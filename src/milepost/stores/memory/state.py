@@ -28,8 +28,7 @@ from milepost.core.transitions.operations import BranchResult
 from milepost.forks import reset_after_fork
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
 from milepost.stores.memory.ledger import Ledger
-from milepost.stores.memory.limits import LimitTable
-from milepost.stores.memory.subqueues import Subqueues
+from milepost.stores.memory.limits import LimitTable, Subqueues
 from milepost.stores.sweep import Hold
 from milepost.stores.waiters import Waiters
 

@@ -22,7 +22,6 @@ from milepost.core.transitions import operations as changes
 from milepost.core.transitions.change import Change
 from milepost.stores.held_jobs import release_held
 from milepost.stores.index_entries import is_elsewhere
-from milepost.stores.key_values import KeyValue, validate_entry
 from milepost.stores.memory.claims import MemoryClaims
 from milepost.stores.memory.limits import MemoryLimits
 from milepost.stores.memory.retention import MemoryFamily
@@ -43,6 +42,7 @@ from milepost.stores.protocol import (
     WriteResult,
 )
 from milepost.stores.retention import KEPT_PER_REMOVED, purgeable
+from milepost.stores.store_values import KeyValue, validate_entry
 from milepost.stores.sweep import hold_of
 from milepost.stores.sync_bridge import copy_with, other_form
 

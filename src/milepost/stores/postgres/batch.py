@@ -24,8 +24,7 @@ from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, for_rows
-from milepost.stores.postgres.members import GroupFacts, OutsideMembers
-from milepost.stores.postgres.other_records import OtherRecords
+from milepost.stores.postgres.members import GroupFacts, OtherRecords, OutsideMembers
 from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.rows import KEEP, LARGEST, Columns, Row, body, columns, pairs
 

@@ -13,7 +13,7 @@ from milepost.stores.claim_order import UNKNOWN_RANK, ClaimOrder, Subqueue
 from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction, for_rows
-from milepost.stores.postgres.other_records import parents_of
+from milepost.stores.postgres.members import parents_of
 from milepost.stores.postgres.subqueues import OpenRings, capacity_parts, first_subqueues, open_rings
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.rows import Row

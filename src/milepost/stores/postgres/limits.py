@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from milepost.core.limits import KEEP, Keep, Limit, by_key, with_keys
-from milepost.core.rate import Rate
+from milepost.core.limits import KEEP, Keep, Limit, Rate, by_key, with_keys
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Database
 from milepost.stores.postgres.namespace import Namespace

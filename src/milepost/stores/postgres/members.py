@@ -1,6 +1,8 @@
-"""The groups of the jobs of a batch: who is a member, which members are open, and how the others ended.
+"""What guards of a batch ask about other records: the groups of its jobs, parents, and batches to join.
 
-Nothing of this is locked except that a member that a job waits for is not removed meanwhile. Two transactions may therefore
+Of a group that is who is a member, which members are open, and how the others ended.
+
+Nothing of a group is locked except that a member that a job waits for is not removed meanwhile. Two transactions may therefore
 each miss what the other does, so the groups of both are looked at again after their commits, see `Batch.groups_to_check`.
 """
 
@@ -10,13 +12,22 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
-from milepost.core.placement import AFTER, after_groups, awaited_groups, groups_of, memberships
+from milepost.core.placement import (
+    AFTER,
+    after_groups,
+    awaited_groups,
+    groups_joined,
+    groups_of,
+    memberships,
+    parent_of,
+)
 from milepost.core.serialization import US
 from milepost.core.transitions.change import Change, DrainingLease, Part, TransitionType
 from milepost.core.transitions.table import TERMINAL
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part as Statement
 from milepost.stores.postgres.database import for_rows
+from milepost.stores.rows import Row
 
 _JOB = "job:"
 
@@ -24,7 +35,7 @@ _JOB = "job:"
 def groups_in(change: Change) -> set[str]:
     """Return the groups that a change makes its record wait for."""
     found: set[str] = set()
-    for name, source in _sources(change.transition):
+    for name, source in _named_groups(change.transition):
         text = change.values[source] if isinstance(source, int) else getattr(source, "text", None)
         if text:
             found.update(after_groups(text) if name == "labels" else text.split(US))
@@ -32,7 +43,7 @@ def groups_in(change: Change) -> set[str]:
 
 
 @lru_cache(maxsize=1024)
-def _sources(transition: TransitionType) -> tuple[tuple[str, Part], ...]:
+def _named_groups(transition: TransitionType) -> tuple[tuple[str, Part], ...]:
     """Return the sources of the fields that name groups."""
     ops = [op for branch in transition.branches for op in branch.ops]
     return tuple((str(op[1]), op[2]) for op in ops if op[0] == "set" and op[1] in ("labels", "wait_groups", "held"))
@@ -167,3 +178,59 @@ class GroupFacts:
         groups |= {group for (group, _), job_id in self._removed_ends.items() if group == f"group:{job_id}"}
         if groups:
             yield "removed_members_delete", {"groups": sorted(groups)}
+
+
+def others_in(change: Change) -> set[str]:
+    """Return the ids that the guards of a change name."""
+    found: set[str] = set()
+    for is_name, source in _named_ids(change.transition):
+        text = change.values[source]
+        if text:
+            found.update([text] if is_name else groups_joined(text))
+    return found
+
+
+def asks_for_parent(change: Change) -> bool:
+    """Return whether a guard of a change asks for the parent of the record."""
+    return any(guard[0] in ("orphan", "parented") for branch in change.transition.branches for guard in branch.guards)
+
+
+@lru_cache(maxsize=1024)
+def _named_ids(transition: TransitionType) -> tuple[tuple[bool, int], ...]:
+    """Return the positions of ids (True), and of labels that name groups."""
+    guards = {guard for branch in transition.branches for guard in branch.guards}
+    ids = [guard[-2] for guard in guards if guard[0] in ("leased", "joinable")]
+    labels = [guard[1] for guard in guards if guard[0] == "joinable"]
+    places = [*((True, one) for one in ids), *((False, one) for one in labels)]
+    return tuple((is_id, one) for is_id, one in places if isinstance(one, int))
+
+
+def parents_of(records: Iterable[Mapping[str, str] | None]) -> set[str]:
+    """Return the ids of the parents of records that were made by runs."""
+    return {parent_of(record) for record in records if record is not None and "child_key" in record}
+
+
+class OtherRecords:
+    """What was read of other records."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Mapping[str, str] | None] = {}
+
+    def ask(self, job_ids: Iterable[str], *, waits: bool = True) -> list[Statement]:
+        """Return the statements that lock these records against changes and read them, none if all are known.
+
+        Without `waits`, those that another transaction has locked are read as missing.
+        """
+        wanted = sorted(set(job_ids) - self._records.keys())
+        self._records |= dict.fromkeys(wanted)
+        lock = "lock_others" if waits else "lock_free_others"
+        return [(lock, {"ids": wanted}), ("others", {"ids": wanted})] if wanted else []
+
+    def know(self, locked: Rows, found: Rows) -> None:
+        """Take the rows of these statements. What is not locked may change, or was created since the lock: it is missing."""
+        rows = [Row(*one[:-1]) for one in found]
+        self._records |= {row.id: row.record() for row in rows if (row.id,) in locked}
+
+    def get(self, job_id: str) -> Mapping[str, str] | None:
+        """Return the record of an id, or None."""
+        return self._records.get(job_id)

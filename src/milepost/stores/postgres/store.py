@@ -16,7 +16,6 @@ from milepost.core.limits import earliest, type_name
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
 from milepost.stores.held_jobs import release_held
-from milepost.stores.key_values import validate_entry
 from milepost.stores.protocol import (
     NOT_WRITTEN,
     ApplyResult,
@@ -32,11 +31,12 @@ from milepost.stores.protocol import (
     WriteResult,
 )
 from milepost.stores.retention import purge_in_batches
+from milepost.stores.store_values import validate_entry
 from milepost.stores.sweep import Sweep
 from milepost.stores.sync_bridge import copy_with, other_form, run_sync
 
 try:
-    from milepost.stores.postgres import maintenance, queries, retention
+    from milepost.stores.postgres import maintenance, queries
     from milepost.stores.postgres.caller_transaction import (
         CallerDatabase,
         async_connection_of,
@@ -326,7 +326,7 @@ class PostgresStore(PostgresLimits):
     async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
         now = await self.now()
         found = await purge_in_batches(
-            lambda size: self._db.transact(lambda tx: retention.purge(tx, before, now, size)), limit
+            lambda size: self._db.transact(lambda tx: maintenance.purge(tx, before, now, size)), limit
         )
         await self._db.transact(lambda tx: maintenance.forget(tx, now))
         await self._trim(now, late=True)

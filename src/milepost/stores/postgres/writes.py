@@ -16,9 +16,15 @@ from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.claims import Start, asked_queues
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction
-from milepost.stores.postgres.members import OutsideMembers, groups_for, groups_in
+from milepost.stores.postgres.members import (
+    OutsideMembers,
+    asks_for_parent,
+    groups_for,
+    groups_in,
+    others_in,
+    parents_of,
+)
 from milepost.stores.postgres.namespace import Namespace
-from milepost.stores.postgres.other_records import asks_for_parent, others_in, parents_of
 from milepost.stores.protocol import INVALID_VALUE_ERRORS, ApplyResult, Claim, Write, WriteResult
 from milepost.stores.rows import Row
 

@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from milepost.core.record_codec import short_name
 from milepost.core.transitions.change import Branch, TransitionType
-from milepost.stores.redis.lua_branches import BranchWriter
+from milepost.stores.redis.lua_branches import BranchWriter, boolean, quoted
 from milepost.stores.redis.lua_new_records import new_records
 from milepost.stores.redis.lua_runs import run_writes
 from milepost.stores.redis.lua_single_write import single_write
-from milepost.stores.redis.lua_text import boolean, quoted
 from milepost.stores.redis.scripts import Script, transition_script
 
 MISSING_VALUE = b"\0"

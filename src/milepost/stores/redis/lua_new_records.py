@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 from milepost.core.record_codec import LARGE, LARGE_BYTES, short_name
 from milepost.core.transitions.change import Branch, Const, Part, TransitionType
-from milepost.stores.redis.lua_branches import INDEXES, BranchWriter
-from milepost.stores.redis.lua_text import quoted
+from milepost.stores.redis.lua_branches import INDEXES, BranchWriter, quoted
 
 _INDEXED = {"status", "type", "ready", "priority", "labels", "slot", "worker"}
 """The fields of indexes that this code writes, and two that are in an index only with a lease."""

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 from milepost.core.record_codec import LARGE, LARGE_BYTES, SHORT, short_name
 from milepost.core.transitions.change import Branch, Const, Operation, TransitionType
-from milepost.stores.redis.lua_branches import INDEXES, LOST, BranchWriter
-from milepost.stores.redis.lua_text import quoted
+from milepost.stores.redis.lua_branches import INDEXES, LOST, BranchWriter, quoted
 
 _OPERATIONS = {"set", "max", "add", "stamp", "once", "clear", "take"}
 _COVERED = "status ready priority not_before labels token lease slot worker started completed"

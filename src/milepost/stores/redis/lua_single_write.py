@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from milepost.core.record_codec import LARGE, short_name
 from milepost.core.transitions.change import Branch, Operation, Part, TransitionType
-from milepost.stores.redis.lua_branches import INDEXES, BranchWriter
-from milepost.stores.redis.lua_text import quoted
+from milepost.stores.redis.lua_branches import INDEXES, BranchWriter, quoted
 
 _GUARDS = {"token", "eq", "ne", "lt", "ge", "has", "lacks", "past", "ahead", "due"}
 """Those that depend on the record alone."""

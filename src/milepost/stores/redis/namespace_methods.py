@@ -9,13 +9,11 @@ from milepost.core import rollups
 from milepost.core.defaults import FEED_SECONDS
 from milepost.core.errors import LayoutMismatchError
 from milepost.core.ledger import Book
-from milepost.core.limits import KEEP, Keep, Limit
-from milepost.core.rate import Rate
+from milepost.core.limits import KEEP, Keep, Limit, Rate
 from milepost.core.serialization import US
 from milepost.core.transitions.table import TERMINAL
 from milepost.stores.held_jobs import release_held
 from milepost.stores.ids import new_operation_id
-from milepost.stores.key_values import validate_entry
 from milepost.stores.protocol import (
     LAYOUT,
     MEMBER_STATES,
@@ -31,6 +29,7 @@ from milepost.stores.redis.codec import decode_fields, decode_id, decode_job, de
 from milepost.stores.redis.connection import Arg
 from milepost.stores.redis.scripts import script
 from milepost.stores.retention import LEVELS, purge_in_batches
+from milepost.stores.store_values import validate_entry
 
 OLDEST_SERVER = (7, 0)
 FAILOVER_LOSES = (

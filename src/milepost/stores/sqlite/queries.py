@@ -14,7 +14,7 @@ from milepost.core.transitions import operation_ids
 from milepost.stores.claim_order import ClaimOrder
 from milepost.stores.protocol import Claim, Position, Select, Write
 from milepost.stores.rows import LARGEST, Row
-from milepost.stores.sqlite import subqueues
+from milepost.stores.sqlite import limits
 from milepost.stores.sqlite.limits import capacities_of
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
@@ -160,9 +160,9 @@ def _named_job(tx: WriteTransaction, request: Claim, queues: Sequence[str], capa
 def _first_of_queues(tx: WriteTransaction, request: Claim, queues: Sequence[str], capacities: Capacities) -> list[Job]:
     """Start the first jobs of the open queues, skipping those that are refused."""
     for queue in queues:
-        subqueues.promote(tx, queue, PROMOTE_BATCH)
+        limits.promote(tx, queue, PROMOTE_BATCH)
     most = len(request.starts)
-    rings = {queue: subqueues.rings(tx, queue) for queue in queues}
+    rings = {queue: limits.rings(tx, queue) for queue in queues}
     heads = {queue: _heads(tx, queue, int(max(1, min(most, capacities.of(slot_of(queue)))))) for queue in queues}
 
     def next_head(name: str) -> Row | None:
@@ -170,7 +170,7 @@ def _first_of_queues(tx: WriteTransaction, request: Claim, queues: Sequence[str]
             heads[name] = _heads(tx, name, 1)
         return next(heads[name], None)
 
-    found = {queue: subqueues.first(tx, queue, some, capacities, most) for queue, some in rings.items()}
+    found = {queue: limits.first(tx, queue, some, capacities, most) for queue, some in rings.items()}
     order = ClaimOrder(found, capacities, next_head)
     jobs: list[Job] = []
     while len(jobs) < most and (head := order.next()) is not None:
@@ -178,7 +178,7 @@ def _first_of_queues(tx: WriteTransaction, request: Claim, queues: Sequence[str]
         outcome = tx.apply(Write(row.id, request.starts[len(jobs)]), row)
         if outcome.accepted and outcome.job is not None:
             jobs.append(outcome.job)
-            order.started(name, subqueues.take_turn(tx, name) if rings[queue_name(name)] else 0)
+            order.started(name, limits.take_turn(tx, name) if rings[queue_name(name)] else 0)
     return jobs
 
 
@@ -217,7 +217,7 @@ def claimable(db: ReadTransaction, worker: str, queues: Mapping[str, int | None]
     capacities = capacities_of(db, queues, now)
     opened = [queue for queue in queues if not capacities.is_paused(queue)]
     for queue in opened:
-        for one in subqueues.first(db, queue, subqueues.rings(db, queue), capacities, 1):
+        for one in limits.first(db, queue, limits.rings(db, queue), capacities, 1):
             if capacities.of(slot_of(one.name)) > 0 and waiting(db, one.name, now, 1):
                 return True, None
     due = earliest(next_due(db, opened), capacities.reopens())

@@ -13,12 +13,10 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.ledger import Book
-from milepost.core.limits import KEEP, Keep, Limit, by_key, earliest, with_keys
-from milepost.core.rate import Rate
+from milepost.core.limits import KEEP, Keep, Limit, Rate, by_key, earliest, with_keys
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
 from milepost.stores.held_jobs import release_held
-from milepost.stores.key_values import validate_entry
 from milepost.stores.protocol import (
     INVALID_VALUE_ERRORS,
     ApplyResult,
@@ -34,11 +32,12 @@ from milepost.stores.protocol import (
     WriteResult,
 )
 from milepost.stores.retention import purge_in_batches
-from milepost.stores.sqlite import limits, maintenance, queries, retention
+from milepost.stores.sqlite import limits, maintenance, queries
 from milepost.stores.sqlite.database import Database
 from milepost.stores.sqlite.database_file import DatabaseFile, path_of, system_micros
 from milepost.stores.sqlite.maintenance import check_health
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
+from milepost.stores.store_values import validate_entry
 from milepost.stores.sweep import Sweep
 from milepost.stores.sync_bridge import other_form
 
@@ -228,7 +227,7 @@ class SQLiteStore:
 
     async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
         found = await purge_in_batches(
-            lambda size: self._database.write(lambda tx: retention.purge(tx, before, size)), limit
+            lambda size: self._database.write(lambda tx: maintenance.purge(tx, before, size)), limit
         )
         await self._database.write(maintenance.forget)
         await self._trim()

@@ -22,8 +22,7 @@ from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.rows import KEEP, Row, body, columns, pairs
 from milepost.stores.sqlite.database_file import DatabaseFile
-from milepost.stores.sqlite.limits import close_gate, return_start
-from milepost.stores.sqlite.subqueues import place
+from milepost.stores.sqlite.limits import close_gate, place, return_start
 
 
 class ReadTransaction:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from milepost.core import transitions as plans
 from milepost.core.job import Job
-from milepost.core.limits import KEEP, Limit
-from milepost.core.rate import Rate
+from milepost.core.limits import KEEP, Limit, Rate
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
 from milepost.testing.conformance.limits import limited_job
 

@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from milepost.app.limits import gate_micros, read_limit_states
-from milepost.core.limits import KEEP, KEY_BYTES, MAX_LIMIT, validate_limit
-from milepost.core.rate import MAX_PERIOD, Rate
+from milepost.core.limits import KEEP, KEY_BYTES, MAX_LIMIT, MAX_PERIOD, Rate, validate_limit
 from milepost.core.serialization import validate_key
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of

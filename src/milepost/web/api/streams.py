@@ -20,9 +20,8 @@ from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
 from milepost.web.http.list_params import AskedList
 from milepost.web.http.problems import Problem, not_found
-from milepost.web.live.job_stream import JobStream
+from milepost.web.live.job_stream import JobStream, OutputStream
 from milepost.web.live.list_stream import open_list_stream
-from milepost.web.live.output_stream import OutputStream
 from milepost.web.security.principals import READ
 
 WATCH = Path(__file__).parents[1] / "milepost-watch.js"

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.usage_report import OnBudget, UsageReport
+from milepost.core.ledger import OnBudget, UsageReport
 from milepost.manager.usage import usage_report
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of

@@ -1,13 +1,24 @@
-"""Keep webhooks from reaching addresses that are not public: of this machine, its network or a cloud's metadata."""
+"""Keep webhooks from reaching addresses that are not public: of this machine, its network or a cloud's metadata.
+
+The HTTP clients that connect to the public addresses are made here as well.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import socket
+from functools import cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from milepost.core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 NON_PUBLIC_NETWORKS = tuple(
@@ -47,3 +58,21 @@ def is_public(text: str) -> bool:
     if any(address in network for network in NON_PUBLIC_NETWORKS):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def open_client() -> httpx.AsyncClient:
+    """Return a client for the messages of one webhook. It has no timeout, follows no redirects and uses no proxy.
+
+    A client finds its open connections by their address. One of another webhook, whose host has the same address, was
+    verified for the name of that host.
+    """
+    import httpx
+
+    return httpx.AsyncClient(verify=_ssl_context(), timeout=None, follow_redirects=False, trust_env=False)
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    import httpx
+
+    return httpx.create_ssl_context(trust_env=False)

@@ -28,8 +28,7 @@ from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Select, Store
 from milepost.stores.query import Query, find
 from milepost.web.webhooks import registry
-from milepost.web.webhooks.addresses import public_address
-from milepost.web.webhooks.connections import open_client
+from milepost.web.webhooks.addresses import open_client, public_address
 from milepost.web.webhooks.messages import event_message, job_at_end, message_for
 from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
 

@@ -197,7 +197,7 @@ DELETE FROM [limits] WHERE key = %(key)s AND most IS NULL AND NOT paused AND per
 UPDATE [limits] AS l SET opens = l.opens + n.later FROM unnest(%(keys)s::text[], %(later)s::bigint[]) AS n (key, later) WHERE l.key = n.key
 
 -- name: starts_return
--- Give starts at these times back to the rates of limit keys, as `after_return` of `milepost.core.rate`.
+-- Give starts at these times back to the rates of limit keys, as `after_return` of `milepost.core.limits`.
 UPDATE [limits] AS l SET opens = greatest(0, l.opens - l.spacing * (
     SELECT count(*) FROM unnest(%(keys)s::text[], %(starts)s::bigint[]) AS n (key, start)
     WHERE n.key = l.key AND n.start <= [now](%(seen)s, %(lead)s) AND [now](%(seen)s, %(lead)s) < n.start + l.spacing + l.tolerance

@@ -84,7 +84,7 @@
     X.change_limit(key, {[7] = time > 0 and string.format('%d', math.max(before, time)) or ''})
   end
 
-  -- Give the start at a time back to the rate of a limit key, as `after_return` of `milepost.core.rate`.
+  -- Give the start at a time back to the rate of a limit key, as `after_return` of `milepost.core.limits`.
   function X.return_start(key, time)
     local setting = redis.call('HGET', root .. 'limits', key) or ''
     local spacing, tolerance, opens = string.match(setting, ':(%d+):(%d*):%d*:(%d+)$')
