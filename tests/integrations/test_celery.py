@@ -221,3 +221,28 @@ def test_visibility_timeout_10_s_with_60_s_task(
     bare, tracked = visibility(make_deployment, broker, 10, 60)
     assert bare >= 3
     assert tracked == 1
+
+
+@pytest.mark.parametrize("first", ["", "1"])
+def test_jobs_run_beside_tracked_tasks_that_name_no_jobs(
+    make_deployment: Callable[..., Deployment], broker: RedisServer, first: str
+) -> None:
+    """Regression: submitted jobs, those of the tracked task or all, waited for a handler."""
+    module = "tests.integrations.celery_mixed_app"
+    deployment = make_deployment(module, [word.replace(CELERY[3], module) for word in CELERY], broker.url)
+    deployment.environment["TEST_JOBS_FIRST"] = first
+    deployment.start()
+    submitted = [
+        until(lambda: submit_published(deployment.jobs, "shop.embed", {"args": [1]})),
+        *(deployment.jobs.submit(deployment.app.count, number=number) for number in (2, 3)),
+    ]
+    sent = deployment.app.embed.delay(4)
+    assert [deployment.ended(job_id).result for job_id in (*(job.job_id for job in submitted), sent.id)] == [1, 2, 3, 4]
+
+
+def submit_published(jobs: Jobs, job_type: str, params: dict[str, Any]) -> Job | None:
+    """Submit a job by name, or return None while no worker has published its type."""
+    try:
+        return jobs.submit(job_type, params)
+    except UnknownJobTypeError:
+        return None

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import celery
 from billiard import current_process
@@ -168,9 +168,13 @@ class CeleryTaskQueue:
         """Register the task and the signals of workers in this process."""
         self.jobs = app
         self.dispatcher = dispatcher
+        beside = _task_queues.setdefault(self.app, [])
+        beside.append(self)
 
         def run(task: Any, job_id: str, job_type: str) -> None:
-            self.run_delivery(task, lambda message: deliver(app, self, job_id, job_type, message))
+            # Celery knows one task of this name, which the first task queue has registered for all.
+            serving = next((one for one in beside if job_type in one.jobs.handlers), self)
+            serving.run_delivery(task, lambda message: deliver(serving.jobs, serving, job_id, job_type, message))
 
         self.app.task(run, name=RUN_TASK, bind=True, ignore_result=True, acks_late=False, shared=False)
         # Signals hold their receivers weakly by default; this object lives as long as its application.
@@ -183,7 +187,7 @@ class CeleryTaskQueue:
 
     def send(self, job: Job) -> None:
         """Send the message. Raises TaskQueueUnavailableError."""
-        task = self.tracked.get(job.job_type)
+        task = self._tracked_task(job.job_type)
         try:
             if task is not None:
                 task.send(job)
@@ -198,6 +202,14 @@ class CeleryTaskQueue:
             self._send(job_id, job_type, countdown=delay)
         except (OperationalError, OSError) as error:
             raise TaskQueueUnavailableError(str(error)) from error
+
+    def _tracked_task(self, job_type: str) -> Tracked | None:
+        """Return the task with `@tracked` of a type, also one of another Jobs of the application and the same store."""
+        found = self.tracked.get(job_type)
+        for one in _task_queues.get(self.app, []):
+            if found is None and one.jobs.store.url == self.jobs.store.url:
+                found = one.tracked.get(job_type)
+        return found
 
     def _send(self, job_id: str, job_type: str, **when: float) -> None:
         self.app.send_task(RUN_TASK, (job_id, job_type), ignore_result=True, retry=False, **self._route, **when)
@@ -289,6 +301,10 @@ class CeleryTaskQueue:
         why = "expired in Celery" if expired else "revoked in Celery"
         store = self.jobs.store.with_blocking(blocking=True)
         threading.Thread(target=record_drop, args=(store, job_id, self.name, why, how), daemon=True).start()
+
+
+_task_queues: WeakKeyDictionary[celery.Celery, list[CeleryTaskQueue]] = WeakKeyDictionary()
+"""The task queues of each application: those of its Jobs, and one for its tasks with `@tracked` that name no Jobs."""
 
 
 def _stop_method(number: signal.Signals) -> str:
