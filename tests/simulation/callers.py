@@ -30,7 +30,7 @@ ACTIONS = (
 )
 MORE_ACTIONS = (*ACTIONS, "delete tick", "cancel tracked")
 """The actions in runs with dependencies."""
-RARE_ACTIONS = ("late submit", "late submit", "cancel awaited", "cancel awaited")
+RARE_ACTIONS = ("late submit", "late submit", "cancel awaited", "cancel awaited", "submit beside chatty")
 """The actions that only some runs have, since they take their time."""
 REASONS = (None, "timeout", "shutdown")
 """The reasons of a cancel: none, and words that milepost itself writes."""
@@ -130,6 +130,8 @@ def call(simulation: Simulation, process: Process) -> None:
                 mine.append(jobs.submit("quick", {"n": 0}, after=[awaited], on_failure="run").job_id)
                 world.sleep(1.0)
                 jobs.cancel_job(awaited)
+            elif action == "submit beside chatty":
+                mine += [jobs.submit(one, {"n": 0}).job_id for one in ("chatty", "patient", "chatty", "patient")]
             elif action == "cancel suspect":
                 for job_id in newest(lambda record: "suspect" in record and record["status"] == "running"):
                     jobs.cancel_job(job_id)

@@ -18,7 +18,7 @@ CUT_SECONDS = (2.5, 9.0)
 RETURN_SECONDS = (0.5, 2.0, 8.0)
 """Seconds until a killed process starts again."""
 GLITCH_SECONDS = 600.0
-SHARES = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3)
+SHARES = (0.95, 0.9, 0.75, 0.6, 0.3, 0.2)
 """How long outages take that come one soon after another, in leases."""
 
 LOSS, CRASH, PAUSE = 0.006, 0.0003, 0.0004

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.simulation.task_queue import Broker
 
 _ALONE = ("quick", "long", "flaky", "threaded", "deaf", "limited", "patient", "poison")
-JOB_TYPES = (*_ALONE, "sleeper", "parent")
+JOB_TYPES = (*_ALONE, "sleeper", "parent", "chatty")
 SUBMITTED = (*_ALONE[:-1], *_ALONE)
 """The types by frequency: few jobs kill their worker."""
 WITH_DEPENDENCIES = (*SUBMITTED, "sleeper", "sleeper", "parent", "parent", "parent")
@@ -76,6 +76,12 @@ def register(handlers: Handlers, simulation: Simulation) -> None:
                     run.log(f"line {4 * number + step}")
                     rules.runs.on_log(run, world.process(), 4 * number + step)
 
+    async def chatty(run: Run, n: int = 0) -> None:
+        """Have something to report at each heartbeat."""
+        for step in range(60):
+            await asyncio.sleep(0.1)
+            run.log(f"step {step}")
+
     async def poison(run: Run, n: int = 0) -> None:
         """Kill the process."""
         await asyncio.sleep(0.05)
@@ -99,7 +105,7 @@ def register(handlers: Handlers, simulation: Simulation) -> None:
         if n % 2:
             run.join(errors="collect")
 
-    for handler in (quick, long, flaky, threaded, deaf, limited, patient, poison, sleeper, parent):
+    for handler in (quick, long, flaky, threaded, deaf, limited, patient, poison, sleeper, parent, chatty):
         name = handler.__name__
         watched = _watched(handler, rules, world)
         handlers.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1), concurrency=LIMITS.get(name))(watched)

@@ -45,7 +45,7 @@ class Server:
     `on_write` is called with each write: the id, the change, the records before and after it, and the result.
     `on_sweep` with the result of each sweep that was not skipped. `on_request` with each request that is executed: the method,
     its arguments and the answer. `on_call` with each request before it is sent, `on_reply` with each reply that comes in
-    time, `on_purge` with the records that were removed.
+    time, `on_no_reply` with the thread whose request is given up, `on_purge` with the records that were removed.
     """
 
     def __init__(self, world: World, *, sweep_limit: int = 200) -> None:
@@ -54,7 +54,8 @@ class Server:
         self.down_until = 0
         self.clock_steps: list[int] = []
         """When its clock stepped."""
-        self.outage_ends: list[int] = []
+        self.outages: list[tuple[int, int]] = []
+        """When each outage began and ended."""
         self.connections = 0
         """Changes when all connections are cut."""
         self.requester = ""
@@ -66,6 +67,7 @@ class Server:
         self.on_request: Callable[[str, Any, Any, Any], None] = lambda *args: None
         self.on_call: Callable[[Process, str, Any], None] = lambda *args: None
         self.on_reply: Callable[[Process, str, Any, Any], None] = lambda *args: None
+        self.on_no_reply: Callable[[Any], None] = lambda thread: None
         self.on_purge: Callable[[dict[str, Any]], None] = lambda removed: None
         self._sweep_limit = sweep_limit
         self._waiters: list[tuple[Callable[[], Any], int, Callable[[Any], None]]] = []
@@ -133,7 +135,7 @@ class Server:
         """Be unavailable for a while, and cut all connections."""
         self.world.note(f"server is down for {seconds:g} s")
         self.down_until = self.world.now + int(seconds * 1e6)
-        self.outage_ends.append(self.down_until)
+        self.outages.append((self.world.now, self.down_until))
         self.connections += 1
         self._waiters = []
 
@@ -224,6 +226,7 @@ class NetworkStore:
             pause = min(0.5, pause * 2)
             budget = self._times["sent_budget" if is_unknown else "unsent_budget"]
             if (world.now - began) / 1e6 + wait > budget:
+                self._server.on_no_reply(world.current)
                 error = OutcomeUnknownError if is_unknown else StoreUnavailableError
                 raise error(f"{method}: no reply from the server")
             if self.blocking:

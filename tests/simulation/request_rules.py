@@ -56,6 +56,8 @@ class RequestRules:
 
     def on_call(self, process: Process, method: str, kwargs: Any) -> None:
         """Check a request before it is sent for the first time."""
+        if self._world.current is not None:
+            self._rules.logs.on_call(self._world.current)
         settings = self._rules.settings
         if method == "sweep":
             spacing = settings.sweep_interval

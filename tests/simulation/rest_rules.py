@@ -86,6 +86,7 @@ class RestRules:
             if is_elsewhere and "stalled" not in record and int(record.get("stale", long_ago)) < long_ago:
                 self._fail("absence-is-reported", f"a job waits for {record['task_queue']}, and does not say so")
         self._rules.http.at_rest()
+        self._rules.logs.at_rest()
         self._rules.requests.at_rest()
         self._rules.runs.at_rest()
 

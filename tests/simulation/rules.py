@@ -17,6 +17,7 @@ from tests.simulation.change_rules import CHANGE_RULES, ChangeRules
 from tests.simulation.dependency_rules import DEPENDENCY_RULES, DependencyRules
 from tests.simulation.http import HTTP_RULES, HttpRules
 from tests.simulation.limit_rules import over_limit
+from tests.simulation.log_rules import LOG_RULES, LogRules
 from tests.simulation.network import Server
 from tests.simulation.queue_rules import QUEUE_RULES, QueueRules
 from tests.simulation.request_rules import REQUEST_RULES, RequestRules
@@ -55,6 +56,7 @@ RULES = {
     **REST_RULES,
     **QUEUE_RULES,
     **HTTP_RULES,
+    **LOG_RULES,
 }
 RUN_WRITES = frozenset(
     ("progress", "stage", "stalled", "checkpoint", "keep_step", "suspend", "complete", "fail", "release", "self_cancel")
@@ -87,6 +89,8 @@ class Rules:
         """The jobs whose submit was answered, with their types."""
         self.deleted: set[str] = set()
         """The jobs whose delete was requested."""
+        self.reports_in_turn = False
+        """Whether a request of the heartbeat has the report of one run only, so the others wait."""
         self._limits = limits
         self._applied: dict[tuple[str, str], int] = {}
         self._removed: set[str] = set()
@@ -107,6 +111,8 @@ class Rules:
         self.rest = RestRules(self)
         self.queue = QueueRules(self)
         self.http = HttpRules(self)
+        self.logs = LogRules(self)
+        world.on_warning, server.on_no_reply = self.logs.on_warning, self.logs.on_no_reply
         requests = self.requests
         server.on_call, server.on_request, server.on_reply = requests.on_call, requests.on_request, requests.on_reply
         server.on_purge, server.on_sweep = requests.on_purge, self.rest.on_sweep
@@ -251,10 +257,17 @@ class Rules:
             self.fail("healthy-run-is-kept", f"a healthy run was taken as lost, and the job is {status}")
 
     def _clock_stepped_unseen(self) -> bool:
-        """Return whether the server's clock stepped at most a lease ago, and soon after another step or an outage."""
-        lease = self.settings.lease * 1e6
-        recent = [at for at in self.server.clock_steps if self.world.now - at < lease]
-        is_after_outage = any(0 <= at - end < lease for at in recent for end in self.server.outage_ends)
+        """Return whether the server's clock stepped at most a lease ago, and soon after another step or an outage.
+
+        An outage since then does not count as time: no run can renew its lease in it.
+        """
+        lease, outages = self.settings.lease * 1e6, self.server.outages
+
+        def passed(at: int) -> int:
+            return self.world.now - at - sum(end - max(begin, at) for begin, end in outages if end > at)
+
+        recent = [at for at in self.server.clock_steps if passed(at) < lease]
+        is_after_outage = any(0 <= at - end < lease for at in recent for _, end in outages)
         return is_after_outage or any(then - at < lease / 3 for at, then in pairwise(recent))
 
     def is_draining(self, job_id: str, record: Mapping[str, str]) -> bool:
@@ -361,7 +374,7 @@ class Rules:
     def on_progress(self, run: Run, process: Process, reported: float) -> None:
         """Called with the progress that a run reported REPORTED_WITHIN seconds ago, or before that."""
         record, since = self.server.memory.records.get(run.job_id, {}), self.world.now - REPORTED_WITHIN * 1e6
-        is_leased = record.get("token") == run.token and not run.cancelled
+        is_leased = record.get("token") == run.token and not run.cancelled and not self.reports_in_turn
         if is_leased and self.is_undisturbed(process, since) and float(record["progress"]) < reported:
             self.fail(
                 "progress-arrives",

@@ -30,6 +30,7 @@ LINES = {"patient": 12}
 """The types of job that log, and how many lines."""
 REPORTED_WITHIN = 2.4
 """Seconds: several heartbeats."""
+REPORTED_WITHIN_IN_TURN = 4.8
 REPLY_WITHIN = 8_000_000
 """Microseconds after which a request that was disturbed has its reply, or is given up."""
 BEGUN_WITHIN = 1.6
@@ -168,6 +169,7 @@ class RunRules:
     def on_log(self, run: Run, process: Process, number: int) -> None:
         """Called after a run has logged ``line NUMBER``."""
         token, since = run.token, self._world.now
+        seconds = REPORTED_WITHIN_IN_TURN if self._rules.reports_in_turn else REPORTED_WITHIN
 
         def check() -> None:
             if (
@@ -177,9 +179,9 @@ class RunRules:
                 and self._server.memory.records.get(run.job_id, {}).get("token") == token
                 and self._rules.is_undisturbed(process, since)
             ):
-                self._fail("log-lines-arrive", f"line {number} is not stored {REPORTED_WITHIN} s later")
+                self._fail("log-lines-arrive", f"line {number} is not stored {seconds} s later")
 
-        self._world.post(REPORTED_WITHIN * 1e6, check)
+        self._world.post(seconds * 1e6, check)
 
     def on_end(self, run: Run) -> int:
         """Forget code that has ended; return when it began."""

@@ -254,6 +254,16 @@ def _reported(world: World) -> Callable[..., None]:
     return exception
 
 
+def _warned(world: World) -> Callable[..., None]:
+    """Return `Logger.warning` that passes the warnings of virtual threads to the rules."""
+
+    def warning(self: logging.Logger, message: str, *args: object, **options: Any) -> None:
+        if world.current is not None and not world.is_over:
+            world.on_warning(self.name, message % args if args else message)
+
+    return warning
+
+
 def _do_nothing(self: object) -> None:
     pass
 
@@ -279,6 +289,7 @@ def installed(world: World) -> Iterator[None]:
     patches += [
         mock.patch.object(milepost.run.heartbeat, "ReportedRun", lambda *args: ReportedRun(*args, lock=new_lock())),
         mock.patch.object(logging.Logger, "exception", _reported(world)),
+        mock.patch.object(logging.Logger, "warning", _warned(world)),
         mock.patch.object(milepost.worker.event_loop.LoopWatchdog, "start", new=_do_nothing),
         mock.patch.object(Ids, "_source", _source_by_process(world), create=True),
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", randbytes),

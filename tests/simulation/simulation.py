@@ -91,6 +91,7 @@ class Simulation:
         self.broker = Broker(self) if seed % WITH_TASK_QUEUE == 0 else None
         self.server = Server(world, sweep_limit=(200, 4, 20)[choose("sweep limit", 3, 0.3)])
         self.rules = Rules(world, self.server, self.settings, job_types.LIMITS, CONCURRENCY)
+        self.rules.reports_in_turn = self.has_rare_orders
         self.rules.watch_types(frozenset((*job_types.JOB_TYPES, *job_types.QUEUED)))
         self.rules.queue.broker = self.broker
         self.conditions: Conditions = Faults(self, policy) if policy else Conditions()
@@ -100,7 +101,8 @@ class Simulation:
         self._handlers = Handlers()
         job_types.register(self._handlers, self)
         self._queued_handlers = Handlers()
-        names = ["worker-0", "worker-1", "server", "caller-0", "caller-1", *(TRACKERS * self.has_dependencies)]
+        has_trackers = self.has_dependencies or self.has_rare_orders
+        names = ["worker-0", "worker-1", "server", "caller-0", "caller-1", *(TRACKERS * has_trackers)]
         if self.broker is not None:
             job_types.register_queued(self._queued_handlers, self, self.broker)
             names += CONSUMERS

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 STEPS = 4
+QUIET_SECONDS = 6.0
+"""Seconds for which a block asks the store for nothing in runs with rare orders: outages end while it continues."""
 
 
 def track(simulation: Simulation, process: Process) -> None:
@@ -27,6 +29,8 @@ def track(simulation: Simulation, process: Process) -> None:
                 returned = False
                 try:
                     kept = run.last_checkpoint
+                    if simulation.has_rare_orders and turn % 2:
+                        world.sleep(QUIET_SECONDS)
                     for step in range(0 if kept is None else kept + 1, STEPS):
                         world.sleep(0.8)
                         run.progress(step / STEPS)

@@ -144,6 +144,8 @@ class World:
         self.processes: list[Process] = []
         self.current: VirtualThread | None = None
         self.hub = getcurrent()
+        self.on_warning: Callable[[str, str], None] = lambda logger, text: None
+        """Called with each warning of a virtual thread: the name of its logger, and the text."""
         self.errors: list[Exception] = []
         """What threads have raised: a defect of milepost, or of the simulation."""
         self.keeps_trace = keeps_trace
