@@ -70,7 +70,8 @@ Every store updates the indexes of the record in the same step, see `milepost.st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple, Protocol
 
 from milepost.core.placement import Members
@@ -117,6 +118,15 @@ class Branch:
     keep: str = "feed"
     emit: tuple[str, ...] = ()
     data: int | Param | None = None
+    steps: tuple[Operation | frozenset[str], ...] = field(init=False, repr=False, compare=False)
+    """The operations, in which fields that are cleared one after another are one set: many branches clear up to 22."""
+
+    def __post_init__(self) -> None:
+        steps: list[Operation | frozenset[str]] = []
+        for clears, group in groupby(self.ops, lambda operation: operation[0] == "clear"):
+            some = list(group)
+            steps += [frozenset(str(operation[1]) for operation in some)] if clears else some
+        object.__setattr__(self, "steps", tuple(steps))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -122,9 +122,12 @@ def match_branch(change: Change, job_id: str, record: Record | None, facts: Stor
         return _text(part, change, held)
 
     for index, branch in enumerate(change.transition.branches):
-        if status in branch.statuses and all(
-            holds(guard, text, job_id, held, change.key, facts) for guard in branch.guards
-        ):
+        if status not in branch.statuses:
+            continue
+        for guard in branch.guards:
+            if not holds(guard, text, job_id, held, change.key, facts):
+                break
+        else:
             return index
     return -1
 
@@ -134,9 +137,21 @@ def holds(
 ) -> bool:
     """Return whether a guard holds for a record. `text` returns the text of a source, `key` is that of the change."""
     word, *rest = guard
-    match word:
+    match word:  # those of starts and ends first
         case "token":
             return bool(record.get("token")) and record["token"] == text(rest[0])
+        case "has" | "lacks":
+            return (str(rest[0]) in record) is (word == "has")
+        case "free":
+            key = record.get("unique_key") or key
+            return facts.stopping(job_id) is None and not (key and facts.key_is_draining(key))
+        case "startable":
+            start = starts_at(record)
+            return start is not None and start <= facts.now
+        case "ahead":
+            return str(rest[0]) not in record or int(record[str(rest[0])]) > facts.now
+        case "orphan" | "parented":
+            return is_orphan(record, str(rest[0]).split(), facts.other) is (word == "orphan")
         case "eq" | "ne":
             wanted = text(rest[1])
             missing = isinstance(rest[1], int) and wanted is None
@@ -145,17 +160,10 @@ def holds(
             bound = text(rest[1])
             missing = isinstance(rest[1], int) and bound is None
             return missing or (float(record.get(str(rest[0])) or 0) < float(bound or 0)) is (word == "lt")
-        case "has" | "lacks":
-            return (str(rest[0]) in record) is (word == "has")
         case "past":
             return str(rest[0]) in record and int(record[str(rest[0])]) <= facts.now
-        case "ahead":
-            return str(rest[0]) not in record or int(record[str(rest[0])]) > facts.now
         case "due":
             return str(rest[0]) not in record or int(record[str(rest[0])]) <= facts.now
-        case "startable":
-            start = starts_at(record)
-            return start is not None and start <= facts.now
         case "known":
             return all(map(facts.knows, after_groups(text(rest[0]) or "")))
         case "open":
@@ -168,11 +176,6 @@ def holds(
             batches = map(facts.other, groups_joined(text(rest[0]) or ""))
             is_closed = any(one and one["type"] == BATCH and ("closed" in one or "completed" in one) for one in batches)
             return not is_closed or _is_leased(text(rest[1]), text(rest[2]), facts)
-        case "orphan" | "parented":
-            return is_orphan(record, str(rest[0]).split(), facts.other) is (word == "orphan")
-        case "free":
-            key = record.get("unique_key") or key
-            return facts.stopping(job_id) is None and not (key and facts.key_is_draining(key))
         case "unique":
             key = key or record.get("unique_key")
             return not key or facts.key_owner_status(key, job_id) not in str(rest[0]).split()
@@ -196,8 +199,12 @@ def apply_branch(change: Change, index: int, job_id: str, record: Record | None,
     branch = change.transition.branches[index]
     new: dict[str, str] = dict(record) if record is not None else {}
     effect = BranchResult(new, record or {})
-    for operation in branch.ops:
-        _perform(operation, change, job_id, new, facts, effect)
+    for step in branch.steps:
+        if isinstance(step, frozenset):
+            for name in step.intersection(new):
+                del new[name]
+        else:
+            _perform(step, change, job_id, new, facts, effect)
     if branch.event:
         version = int(new.get("version") or 0) + 1
         new["version"] = str(version)
@@ -253,8 +260,6 @@ def _perform(
             if values[0]:
                 line = US.join(value or "" for value in values)
                 new[name] = _bounded(f"{new[name]}{RS}{line}" if new.get(name) else line)
-        case "clear":
-            new.pop(name, None)
         case "roll":
             if len(new.get(name, "").encode("utf-8", "replace")) >= int(_text(rest[2], change, new) or 0):
                 new[str(rest[1])] = new.pop(name, "")
