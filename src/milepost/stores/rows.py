@@ -88,7 +88,9 @@ class Columns(NamedTuple):
 def body(record: Record) -> str:
     """Return the stored text of a record: all fields except lease and token."""
     if "token" in record or "lease" in record:
-        return pack({name: value for name, value in record.items() if name not in ("token", "lease")})
+        record = dict(record)
+        record.pop("token", None)
+        record.pop("lease", None)
     return pack(record)
 
 

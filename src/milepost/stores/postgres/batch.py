@@ -30,6 +30,7 @@ from milepost.stores.rows import KEEP, LARGEST, Columns, Row, body, columns, pai
 
 Fields = dict[str, str]
 _ENTRIES = {"labels": "pair created id", "held": "group created id", "members": "group ended id"}
+_Counts = Counter[tuple[str, str, str]]
 _PLACE = "id queue rank created due subqueue deadline unique_key"
 
 
@@ -42,6 +43,8 @@ class _Entries(NamedTuple):
 
     def add(self, job_id: str, created: int, record: Fields) -> set[str]:
         """Add those of a record, and return its labels."""
+        if not ("labels" in record or "held" in record):
+            return set()  # as most records
         labels = pairs(record)
         self.labels.update([(pair, created, job_id) for pair in labels])
         if record.get("held"):
@@ -174,15 +177,14 @@ class Batch(GroupFacts):
         effect = changes.apply_branch(change, index, job_id, record, self)
         large, outdated = set_apart(change, effect.record, effect.before) if effect.record is not None else ({}, [])
         stored = self._check(effect, large)
-        self._set_values.update(effect.values)
-        self._gates.update((key, max(until, self._gates.get(key, 0))) for key, until in effect.gates.items())
-        self._unstarted += effect.unstarted
         for key, text in effect.values.items():
+            self._set_values[key] = text
             self.values.pop(key, None) if text is None else self.values.update({key: text})
+        self._gates |= {key: max(until, self._gates.get(key, 0)) for key, until in effect.gates.items()}
+        self._unstarted += effect.unstarted
         for name in outdated:
             self._large[job_id, name] = None
-        for name, value in large.items():
-            self._large[job_id, name] = value
+        self._large |= {(job_id, name): value for name, value in large.items()}
         if (ended := effect.ended) is not None:
             self._ends.update(counted_end(ended, effect.before))
         if (spender := effect.spender) is not None:
@@ -295,28 +297,27 @@ class Batch(GroupFacts):
         unplaced: list[str] = []
         had = _Entries(set(), set(), set())
         has = _Entries(set(), set(), set())
-        counts: Counter[tuple[str, str, str]] = Counter()
+        counts = _Counts()
         for job_id in sorted(self._changed):
             row, record, after = self._rows[job_id], self._records[job_id], self._changed[job_id]
-            before = columns(old, self.now) if row is not None and (old := self._before[job_id]) else None
-            if row is not None and before is not None:
-                _count(counts, before, had.add(job_id, row.created, old), -1)
+            old = self._before[job_id] if row is not None else {}
+            if row is not None:
+                _count(counts, row, old.get("stalled"), had.add(job_id, row.created, old), -1)
             place = None
             if record is not None and after is not None:
                 created = int(record["created"])
-                _count(counts, after, has.add(job_id, created, record), 1)
+                _count(counts, after, after.stalled, has.add(job_id, created, record), 1)
                 stored = (
                     job_id, created, after.type, after.status, bool(after.stalled), after.queue, after.unique_key,
                     after.deadline, after.stale, after.ended, body(record),
                 )  # fmt: skip
                 (inserts if row is None or job_id in self._removed else updates).append(stored)
                 place = _place(after, created)
-            old_place = _place(before, row.created) if row is not None and before is not None else None
-            if place is not None and place != old_place:
+            if place is None and row is not None and row.queue is not None:
+                unplaced.append(job_id)
+            elif place and (row is None or row.queue is None or place != _place(columns(old, self.now), row.created)):
                 (first if row is None else placed).append((job_id, *place))
                 self.wakes_workers = True
-            elif place is None and old_place is not None:
-                unplaced.append(job_id)
         if gone := sorted(job_id for job_id in self._removed if self._rows[job_id] is not None):
             kept = [results_prefix(job_id) for job_id in gone]
             yield "jobs_delete", {"ids": gone, "first": kept, "last": [f"{prefix[:-1]}0" for prefix in kept]}
@@ -361,8 +362,7 @@ class Batch(GroupFacts):
         yield from for_rows("large_delete", "id name", outdated)
         large = sorted((*key, value) for key, value in self._large.items() if value is not None)
         yield from for_rows("large_put", "id name value", large)
-        until = self.now + operation_ids.KEPT_MICROS
-        buried = [(job_id, self._gone[job_id], until) for job_id in sorted(self._buried)]
+        buried = [(i, self._gone[i], self.now + operation_ids.KEPT_MICROS) for i in sorted(self._buried)]
         yield from for_rows("kv_delete_all", "keys", sorted((key,) for key, v in self._set_values.items() if v is None))
         texts = sorted((key, text) for key, text in self._set_values.items() if text is not None)
         yield from for_rows("kv_set_all", "key value", texts)
@@ -379,9 +379,9 @@ class Batch(GroupFacts):
         yield from for_rows("starts_return", "keys starts", sorted(self._unstarted))
 
 
-def _count(counts: Counter[tuple[str, str, str]], row: Columns, labels: set[str], sign: int) -> None:
+def _count(counts: _Counts, row: Row | Columns, stalled: object, labels: set[str], sign: int) -> None:
     counts["list", row.type, row.status] += sign
-    if row.stalled:
+    if stalled:
         counts["stalled", "", ""] += sign
     for pair in labels:
         counts["label", pair, ""] += sign

@@ -52,7 +52,7 @@ class Start:
                 capacities.setdefault(slot, capacity)
             for rank, slot, _, fence, *stored in sorted(heads, key=lambda row: (row[0], row[6], row[5])):
                 if len(self.jobs) < self._most and capacities[slot] > 0:
-                    started = self._start(Row(*stored[:-1])._replace(rank=rank), fence)
+                    started = self._start(Row._make((*stored[:-2], rank)), fence)
                     if started is not None and (held := started.record.get("slot", "")) in capacities:
                         capacities[held] -= 1
             if len(self.jobs) >= self._most or len(self._refused) == before:
@@ -116,7 +116,7 @@ class Start:
     ) -> None:
         rows: dict[str, deque[Row]] = {}
         for rank, slot, _, _, *stored in sorted(heads, key=lambda row: (row[0], row[6], row[5])):
-            row = Row(*stored[:-1])._replace(rank=rank)
+            row = Row._make((*stored[:-2], rank))
             # The name of a subqueue is `slot`; the record of a job that was delayed still has its queue.
             rows.setdefault(slot if US in slot else row.queue or "", deque()).append(row)
         fences = iter(sorted(head[3] for head in heads))

@@ -190,9 +190,10 @@ def others_in(change: Change) -> set[str]:
     return found
 
 
-def asks_for_parent(change: Change) -> bool:
-    """Return whether a guard of a change asks for the parent of the record."""
-    return any(guard[0] in ("orphan", "parented") for branch in change.transition.branches for guard in branch.guards)
+@lru_cache(maxsize=1024)
+def asks_for_parent(transition: TransitionType) -> bool:
+    """Return whether a guard of a transition asks for the parent of the record."""
+    return any(guard[0] in ("orphan", "parented") for branch in transition.branches for guard in branch.guards)
 
 
 @lru_cache(maxsize=1024)

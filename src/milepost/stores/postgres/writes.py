@@ -136,7 +136,7 @@ class Writer:
         if any(job_id not in locked and batch.record(job_id) is not None for job_id in ids):
             return await self._read(writes)  # created since the lock; without it, another change of it would be lost
         others = {job_id for write in writes for job_id in others_in(write.change)}
-        parents = parents_of(batch.record(write.job_id) for write in writes if asks_for_parent(write.change))
+        parents = parents_of(batch.record(write.job_id) for write in writes if asks_for_parent(write.change.transition))
         if more := batch.others.ask(others.union(parents).difference(ids)):
             batch.others.know(*await self._tx.run(*more))
         if more := members.ask(group for write in asking for group in groups_for(batch.record(write.job_id))):
