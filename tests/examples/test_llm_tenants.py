@@ -94,8 +94,8 @@ def test_killed_workers_pay_no_kept_answer_again(request: pytest.FixtureRequest,
             workers.append(worker())
         (question,) = until(lambda: (jobs.get_job(books["hooli"]) or ended["hooli"]).questions)
         jobs.answer(books["hooli"], question.key, {"usd": 1}, by="bob")
-        for tenant, book in books.items():
-            jobs.answer(book, "publish", tenant != "globex", by="ana")
+        for tenant in ("acme", "globex", "hooli"):  # that of initech fails for its budget, perhaps before this
+            jobs.answer(books[tenant], "publish", tenant != "globex", by="ana")
         ended = {tenant: jobs.wait(book, PATIENCE) for tenant, book in books.items()}
     finally:
         for process in workers:
