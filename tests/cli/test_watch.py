@@ -28,9 +28,12 @@ def working(program: CommandRunner, *options: str) -> RunningCommand:
 
 
 def test_watch_json_ends_with_ended_jobs(milepost: CommandRunner) -> None:
+    job_id = milepost.call("submit", "count", "30", "--app", APP).strip()
+    printed = milepost.start("watch", job_id, "--json").process.stdout
+    assert printed is not None
+    lines = [json.loads(printed.readline())]  # it watches before the job starts, however slow the machine is
     working(milepost)
-    job_id = milepost.call("submit", "count", "300").strip()
-    lines = [json.loads(line) for line in milepost.call("watch", job_id, "--json").splitlines()]
+    lines += [json.loads(line) for line in printed]
     assert lines[-1]["status"] == "completed"
     assert lines[-1]["job_id"] == job_id
     assert lines[-2]["kind"] == "completed"

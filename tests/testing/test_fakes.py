@@ -114,6 +114,17 @@ def test_next_attempt_has_kept_steps() -> None:
     assert run.next_attempt().next_attempt().step("invoice", lambda: 6) == 5
 
 
+def test_next_attempt_has_slept() -> None:
+    """Regression: it slept again, and the seconds of a sleep were a few milliseconds short on a busy machine."""
+    run = fake_run()
+    run.sleep("cool-down", "6h")
+    run.sleep("short", 0.123456)
+    assert run.slept == [21600, 0.123456]
+    again = run.next_attempt()
+    again.sleep("cool-down", "6h")
+    assert again.slept == []
+
+
 def test_next_attempt_has_last_checkpoint() -> None:
     run = fake_run(last_checkpoint=40)
     assert run.next_attempt().last_checkpoint == 40

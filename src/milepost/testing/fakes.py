@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Self, TypedDict, Unpack
@@ -89,19 +90,25 @@ class FakeRun(Run):
         if fraction is not None:
             self._seen.append(self.fraction)
 
+    @property
+    def _recorder(self) -> _RecordingCheckpointWriter:
+        assert isinstance(self._checkpoint_writer, _RecordingCheckpointWriter), "made by fake_run"
+        return self._checkpoint_writer
+
     def _add_output(self, text: str, lost: int = 0) -> None:
         self.outputs.append(text)
 
     def _wait_in_place(self, left: float) -> None:
-        self.slept.append(round(left, 2))
+        if left > 0:
+            self.slept.append(left)
+            self._recorder.clock.advance(left)
 
     async def _await_in_place(self, left: float) -> None:
         self._wait_in_place(left)
 
     def _wait_for_answer(self, ask: Ask) -> None:
         """Let a question without an answer expire."""
-        assert isinstance(self._checkpoint_writer, _RecordingCheckpointWriter), "made by fake_run"
-        if not self._checkpoint_writer.expire():
+        if not self._recorder.expire():
             raise InvalidInputError(
                 "answers", f"no answer to {ask.key!r:.80}; give fake_run(answers={{{ask.key!r:.80}: ...}})"
             )
@@ -140,7 +147,7 @@ class _RecordingCheckpointWriter(CheckpointWriter):
     def __init__(self) -> None:
         self._parts: dict[str, str] = {}
         self._questions: dict[str, Any] = {}
-        self._now: int | None = None
+        self.clock = FrozenClock(time.time_ns() // 1000)
 
     def checkpoint(self, run: Run, text: str) -> None:
         assert isinstance(run, FakeRun), "made by fake_run"
@@ -164,12 +171,14 @@ class _RecordingCheckpointWriter(CheckpointWriter):
         return True
 
     def now(self, run: Run) -> int:
-        return super().now(run) if self._now is None else self._now
+        return self.clock()
 
     def expire(self) -> bool:
         """Move the clock to the time at which the question expires; return False if it never does."""
-        self._now = self._questions.get("expires")
-        return self._now is not None
+        expires: int | None = self._questions.get("expires")
+        if expires is not None:
+            self.clock.move_to(expires)
+        return expires is not None
 
 
 class FakeAsyncRun(AsyncRun, FakeRun):
