@@ -3,43 +3,109 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from milepost import AsyncRun, Jobs, Run
+from milepost import AsyncRun, JobReleased, Jobs, Run
+from milepost.worker import Worker, execution
+from milepost.worker.handlers import Handlers
 from tests.waiting import current, until
 from tests.worker.conftest import MakeJobs
 
 pytestmark = pytest.mark.timing
 
 
+handlers = Handlers()
+
+
+@handlers.job("waits")
 async def waits(run: AsyncRun) -> None:
+    """Wait until stopped."""
     await asyncio.Event().wait()
 
 
+@handlers.job("loops")
 def loops(run: Run) -> None:
+    """Look for a stop until there is one."""
     while True:
         run._wait_in_place(0.01)
         run.check()
 
 
-@pytest.mark.parametrize("handler", [waits, loops])
-def test_running_job_is_given_back_at_the_end_of_the_loop(jobs: Jobs, handler: Any) -> None:
-    """Regression: it was running until its lease ended."""
-    jobs.job("endless")(handler)
-    worker = jobs.worker()
-    job = jobs.submit("endless")
+@handlers.job("counts", isolation="process")
+def counts(run: Run, path: str) -> None:
+    """Write checkpoints until stopped, and tidy up."""
+    number = 0
+    try:
+        while True:
+            number += 1
+            run.checkpoint(number)
+    except JobReleased:
+        Path(path).write_text("tidied up")
+        raise
+
+
+def serve_until(worker: Worker, is_reached: Callable[[], bool]) -> None:
+    """Run a worker in an event loop that ends once a state is reached."""
 
     async def main() -> None:
         task = asyncio.create_task(worker.serve())
-        await asyncio.to_thread(until, lambda: current(jobs, job).status == "running")
+        await asyncio.to_thread(until, is_reached)
         assert not task.done()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["waits", "loops"])
+def test_running_job_is_given_back_at_the_end_of_the_loop(jobs: Jobs, name: str) -> None:
+    """Regression: it was running until its lease ended."""
+    jobs.handlers.add(handlers[name])
+    worker = jobs.worker()
+    job = jobs.submit(name)
+    serve_until(worker, lambda: current(jobs, job).status == "running")
     left = current(jobs, job)
     assert (left.status, left.attempt, len(left.attempts), left.error) == ("pending", 0, 1, None)
     assert jobs.workers() == []
+
+
+@pytest.mark.parametrize("state", ["running", "at a checkpoint"])
+def test_job_of_a_process_is_given_back_at_the_end_of_the_loop(jobs: Jobs, tmp_path: Path, state: str) -> None:
+    """The worker is starting the process, or within one of its messages. Code that runs can tidy up."""
+    jobs.handlers.add(handlers["counts"])
+    worker, file = jobs.worker(), tmp_path / "file"
+    job = jobs.submit("counts", {"path": str(file)})
+    is_begun = state != "running"
+    serve_until(
+        worker,
+        lambda: current(jobs, job).checkpoint_at is not None if is_begun else current(jobs, job).status == "running",
+    )
+    left = current(jobs, job)
+    assert (left.status, left.attempt, left.crashes, left.error) == ("pending", 0, 0, None)
+    assert not is_begun or file.read_text() == "tidied up"
+    assert jobs.workers() == []
+
+
+def test_job_that_has_not_started_is_given_back_at_the_end_of_the_loop(
+    make_jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is reading the budgets of the job. It does not wait for the grace period."""
+    is_reading = threading.Event()
+
+    async def read_budgets(*arguments: object) -> None:
+        is_reading.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(execution, "refusal_at_start", read_budgets)
+    jobs = make_jobs(grace=600)
+    jobs.handlers.add(handlers["waits"])
+    worker = jobs.worker()
+    job = jobs.enqueue("waits", budget={"usd": 1})
+    serve_until(worker, is_reading.is_set)
+    left = current(jobs, job)
+    assert (left.status, left.attempt, left.error) == ("pending", 0, None)
 
 
 async def test_cancelled_worker_stops_at_once_at_the_second_cancel(make_jobs: MakeJobs) -> None:

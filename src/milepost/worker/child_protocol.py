@@ -49,13 +49,15 @@ def decode_stop(message: Message) -> RunStop:
     return _STOPS.get(message["kind"], JobCancelled)(message["text"])
 
 
-async def read_message(reader: asyncio.StreamReader) -> Message | None:
-    """Return the next message, or None at the end."""
-    try:
-        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-        return _read(await reader.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
+async def read_length(reader: asyncio.StreamReader) -> int:
+    """Return the length of the next message. Raises IncompleteReadError at the end."""
+    length: int = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))[0]
+    return length
+
+
+async def read_body(reader: asyncio.StreamReader, length: int) -> Message:
+    """Return the message of this length. Raises IncompleteReadError at the end."""
+    return _read(await reader.readexactly(length))
 
 
 def _read(body: bytes) -> Message:

@@ -7,7 +7,8 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import (
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from milepost.worker.worker_loop import WorkerLoop
 
 log = logging.getLogger("milepost.worker")
+
+LOOP_ENDED = "worker's event loop ended"
 
 
 class Execution(LeasedExecution):
@@ -73,12 +76,23 @@ class Execution(LeasedExecution):
         try:
             params = self.handler.parameters.of(self.record)
         except Exception as error:  # noqa: BLE001 - user classes may raise anything
-            self._refusal = self.host.loop.create_task(self._refuse(error))
+            self._refusal = self._create_task(self._refuse(error))
             return
         if budget_holders(self.job.job_id, self.record):
-            self._refusal = self.host.loop.create_task(self._start_within_budget(params))
+            self._refusal = self._create_task(self._start_within_budget(params))
         else:
             self._start(params)
+
+    def _create_task(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None]:
+        """Return a task. If the event loop ends, which cancels it, before the code has started, the job is given back."""
+        task = self.host.loop.create_task(work, context=context)
+        task.add_done_callback(self._on_task_end)
+        return task
+
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() and self.run._started_in is None:
+            self.how = "never_started"
+            self.finish(JobReleased(LOOP_ENDED))
 
     async def _start_within_budget(self, params: dict[str, Any]) -> None:
         error: BaseException | None
@@ -179,7 +193,7 @@ class TaskExecution(Execution):
     task: asyncio.Task[None] | None = None
 
     def _start(self, params: dict[str, Any]) -> None:
-        self.task = self.host.loop.create_task(self._main(params), context=self.host.context.copy())
+        self.task = self._create_task(self._main(params), self.host.context.copy())
 
     async def _main(self, params: dict[str, Any]) -> None:
         if self.task is None:  # an eager task starts before it is assigned
@@ -190,7 +204,7 @@ class TaskExecution(Execution):
             log.warning("job %s (%s): event loop ended while its threads run", self.job.job_id, self.job.job_type)
             return  # no outcome is written: the lease expires
         if isinstance(error, asyncio.CancelledError) and self.host.is_cancelled:
-            error = JobReleased("worker's event loop ended")
+            error = JobReleased(LOOP_ENDED)
         self.finish(error, value)
 
     def stack(self) -> str | None:

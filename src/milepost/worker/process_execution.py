@@ -5,11 +5,13 @@ A stop escalates from a message to SIGTERM and then SIGKILL. `process_pool` has 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
 from collections import deque
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from milepost.core.defaults import CRASHES
 from milepost.core.errors import (
@@ -41,11 +43,13 @@ from milepost.run.process_identity import versions
 from milepost.run.run import RECENT_LOG_LINES, Run
 from milepost.run.suspension import snooze_micros
 from milepost.worker.child_protocol import Message, decode_wait, encode_stop, encode_wait
-from milepost.worker.execution import Execution, log
+from milepost.worker.execution import LOOP_ENDED, Execution, log
 from milepost.worker.handlers import package_of
 from milepost.worker.process_pool import ChildExit, ChildProcess
 from milepost.worker.registry import host_and_pid
 from milepost.worker.worker_state import is_crash_suspect
+
+Event = TypeVar("Event")
 
 SIGTERM_DELAY = 0.5
 """Seconds between a stop message and SIGTERM: enough for a tick of a tracked loop."""
@@ -116,7 +120,7 @@ class ProcessExecution(Execution):
 
     def _start(self, params: dict[str, Any]) -> None:
         self.run._on_stop = self._on_stop
-        self._task = self.host.loop.create_task(self._main())
+        self._task = self._create_task(self._main())
 
     def stop(self, reason: RunStop) -> None:
         self.run.stop(reason)  # the grace period starts when the child gets the message
@@ -152,7 +156,7 @@ class ProcessExecution(Execution):
         if self.run._stop_reasons:
             self._stop_child(self.run._stop_reasons[0])
         end: Message | None = None
-        while end is None and (message := await child.receive()) is not None:
+        while end is None and (message := await self._wait(child.receive)) is not None:
             if message["is"] == "ready":
                 continue
             if message.get("token", self.token) != self.token:
@@ -168,13 +172,21 @@ class ProcessExecution(Execution):
             self.child = None
             self.host.process_pool.release(child, reuse=not child.was_signalled and not crash_suspect)
             if child.was_signalled:
-                await child.died  # its own child processes may ignore the signal; SIGKILL follows
+                await self._wait(child.death)  # its own child processes may ignore the signal; SIGKILL follows
             self.leave(lambda pending: self._end(end, pending))
         else:
-            death = await child.died  # it may still be alive if its code closed the socket
+            death = await self._wait(child.death)  # it may still be alive if its code closed the socket
             self.child = None
             self.run.apply_message(death.last_message)
             self.leave(lambda pending: self._on_crash(child, death, pending))
+
+    async def _wait(self, event: Callable[[], Awaitable[Event]]) -> Event:
+        """Wait for an event of the child. If the event loop ends, which cancels this task, stop the child and wait on."""
+        while True:
+            try:
+                return await event()
+            except asyncio.CancelledError:
+                self.run.stop(JobReleased(LOOP_ENDED))
 
     def _job_message(self) -> Message:
         record = {name: text for name, text in self.record.items() if name not in PARENT_ONLY_FIELDS}
@@ -231,6 +243,9 @@ class ProcessExecution(Execution):
                     return {"text": item.value if item is not None else None}
         except RunStop as reason:
             return {"stop": encode_stop(reason)}
+        except asyncio.CancelledError:  # as in `_wait`
+            self.run.stop(JobReleased(LOOP_ENDED))
+            return {"stop": encode_stop(self.run._stop_reasons[0])}
         except StoreError as error:
             return {"refused": str(error)}
         return {}

@@ -17,7 +17,7 @@ import threading
 import time
 from typing import IO, NamedTuple
 
-from milepost.worker.child_protocol import Message, encode_frame, parse_last_message, read_message
+from milepost.worker.child_protocol import Message, encode_frame, parse_last_message, read_body, read_length
 
 JOBS_PER_CHILD = 100
 IDLE_SECONDS = 60.0
@@ -65,6 +65,8 @@ class ChildProcess:
         self.pid = self._process.pid
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._length: int | None = None
+        """The length of the message that is being received."""
         threading.Thread(target=self._wait, name=f"milepost-child-{self.pid}", daemon=True).start()
 
     async def connect(self) -> None:
@@ -78,9 +80,20 @@ class ChildProcess:
         self._writer.write(encode_frame(message))
 
     async def receive(self) -> Message | None:
-        """Return the next message, or None when the child has ended."""
+        """Return the next message, or None when the child has ended. If this is cancelled, the next call returns it."""
         assert self._reader is not None, "connect first"
-        return await read_message(self._reader)
+        try:
+            if self._length is None:
+                self._length = await read_length(self._reader)
+            message = await read_body(self._reader, self._length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        self._length = None
+        return message
+
+    async def death(self) -> ChildExit:
+        """Wait for the end of the child. A cancel of the caller must not cancel `died`."""
+        return await asyncio.shield(self.died)
 
     def terminate(self) -> None:
         """Send SIGTERM to the child and all that it has started."""
