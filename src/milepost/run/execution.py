@@ -215,8 +215,7 @@ class LeasedExecution:
         if self._captured is not None:
             capture.end(self.run, self._captured)
             self._captured = None
-        if error is not None:
-            self.run._reopen_left_stages()
+        self.run._leave_all(error)
         was_cancelled, self._was_cancelled = self._was_cancelled(), bool
         if not was_cancelled:
             return error

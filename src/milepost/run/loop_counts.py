@@ -41,6 +41,11 @@ class LoopCounts:
         """Return the size of the loops one after another, or None if that of one of them is unknown."""
         return None if self._unsized else self._sizes
 
+    @property
+    def are_open(self) -> bool:
+        """Whether one of the loops has not ended."""
+        return bool(self._loops)
+
     def count(self) -> float:
         """Return how many items are done."""
         return self._ended + sum(loop.count() for loop in list(self._loops.values()) if loop.counts)

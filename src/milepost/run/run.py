@@ -71,6 +71,8 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
 
     _captures: frozenset[str] | None = None
     """What is captured while the code runs, as in `Settings.capture`; None before it starts and after it has ended."""
+    _has_returned = False
+    """Whether the code has returned or raised."""
     _redact: Callable[[str], str] | None = None
     """The redaction hook for log lines, names of captured bars and errors."""
 
@@ -343,16 +345,22 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         return stage
 
     def _leave(self, stage: LiveStage) -> None:
+        if stage.ended_at is None and not self._has_returned:
+            stage.left_at = now_text()  # not those behind it: other tasks and threads may be in them
         if stage in self._open:
-            first = self._open.index(stage)
-            for left in self._open[first:]:
-                left.left_at = now_text()
-            del self._open[first:]
+            del self._open[self._open.index(stage) :]
 
-    def _reopen_left_stages(self) -> None:
-        """Show the stages that the code has left as open again: an error or a stop has ended the run in them."""
+    def _leave_all(self, error: BaseException | None) -> None:
+        """Note that the code has returned, and so left its loops: asynchronous ones may be closed only later.
+
+        After an error or a stop, the stages that it has left are open again: the run has ended in them.
+        """
+        self._has_returned = True
         for stage in self._stages_by_age:
-            stage.left_at = None
+            if error is not None:
+                stage.left_at = None
+            elif stage.loops.are_open:
+                stage.left_at = stage.left_at or now_text()
 
     def _activity(self) -> str:
         now = datetime.now(UTC)

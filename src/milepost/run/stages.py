@@ -72,7 +72,7 @@ class LiveStage:
         self.started_at = now_text()
         self.ended_at: str | None = None
         self.left_at: str | None = None
-        """When the code left the stage before its end, by `break` or an exception; None while that is where the run ended."""
+        """When the code left the stage before its end, by `break` or an exception; None if that is where the run has ended."""
         self.has_raised = False
         """Whether an exception left the `with` block of the stage."""
         self._stops = stops
