@@ -140,6 +140,9 @@ def test_to_json_refuses_cyclic_value() -> None:
     ring["a"] = {"b": ring}
     with pytest.raises(InvalidInputError):
         to_json(ring, "f")
+    loop.append({1: loop, "a": loop})
+    with pytest.raises(InvalidInputError):
+        to_json(MappingProxyType({"a": loop}), "f")
 
 
 def nested(depth: int) -> Any:

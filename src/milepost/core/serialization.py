@@ -128,22 +128,21 @@ def to_json(value: Any, field: str, limit: int = INPUT_BYTES) -> str:
     return text
 
 
-_NO_TEXT_KEY = re.compile(r'[{,]"(?:-?[0-9][^"]*|true|false|null)":')
+_NO_TEXT_KEY = re.compile(r'[{,]"(?:-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?|true|false|null)":')
 """Finds the keys in JSON that may have been no texts; most values have none, and need no visit of their parts."""
 
 
 def _has_equal_keys(value: Any) -> bool:
-    """Return whether two keys of a dict in a value without cycles are the same in JSON."""
-    left = [value]
+    """Return whether two keys of a dict in a value are the same in JSON."""
+    left, seen = [value], set[int]()
     while left:
         part = left.pop()
-        if isinstance(part, dict):
-            if {*map(type, part)} - {str} and _equal_key(part) is not None:
-                return True
-            part = part.values()
-        elif not isinstance(part, list | tuple):
-            continue
-        left += [inner for inner in part if isinstance(inner, dict | list | tuple)]
+        if id(part) in seen or not isinstance(part, dict | list | tuple):
+            continue  # seen before, as in a cycle, which the encoder refuses
+        seen.add(id(part))
+        if isinstance(part, dict) and {*map(type, part)} - {str} and _equal_key(part) is not None:
+            return True
+        left += part.values() if isinstance(part, dict) else part
     return False
 
 
