@@ -16,6 +16,7 @@ NEEDS: dict[tuple[str, str], str | None] = {
     ("POST", "/api/jobs/{job_id}/pause"): "jobs:write",
     ("POST", "/api/jobs/{job_id}/resume"): "jobs:write",
     ("POST", "/api/jobs/{job_id}/retry"): "jobs:write",
+    ("GET", "/api/jobs/{job_id}/retry-check"): "jobs:read",
     ("GET", "/api/jobs/{job_id}/share"): "jobs:read",
     ("POST", "/api/jobs/{job_id}/share"): "jobs:read",
     ("DELETE", "/api/jobs/{job_id}/share/{link_id}"): "jobs:read",

@@ -193,10 +193,11 @@ function Actions({ shown }: { shown: JobRecord }) {
   const keyed = session.value?.auth === "keys";
   const failedItems = Number(shown.item_counts?.["failed"] ?? 0);
   const why = useSignal("");
+  const retriable = mayWrite.value && canRetry(shown);
   useEffect(() => {
     why.value = "";
-    if (canRetry(shown)) void whyNotRetry(id).then((text) => (why.value = text));
-  }, [id, shown.status]);
+    if (retriable) void whyNotRetry(id).then((text) => (why.value = text));
+  }, [id, shown.status, retriable]);
   const again = async (): Promise<void> => {
     const made = await retryFailed(id);
     if (made !== null) go({ job: made, part: null });
@@ -213,7 +214,7 @@ function Actions({ shown }: { shown: JobRecord }) {
           {isPaused(shown) ? "Resume" : "Pause"}
         </button>
       )}
-      {mayWrite.value && canRetry(shown) &&
+      {retriable &&
         (why.value ? (
           <span>{plain(why.value)}</span>
         ) : (

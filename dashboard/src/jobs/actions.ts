@@ -61,18 +61,15 @@ export const whyNotRetry = (id: string): Promise<string> =>
   );
 
 /** Queues an ended job again after a confirmation, or shows why it would not succeed. */
-export async function confirmRetry(job: Named, fromStart = false): Promise<void> {
-  const why = await whyNotRetry(job.job_id);
+export function confirmRetry(job: Named, fromStart = false): void {
   const lost = fromStart ? " Its checkpoint, state and kept results are discarded." : "";
-  if (why) showToast(why);
-  else
-    confirm({
-      title: `Retry this job${fromStart ? " from the start" : ""}?`,
-      text: `${plain(job.job_type)} will be queued again.${lost}`,
-      yes: "Retry job",
-      no: "Don't retry",
-      act: () => void retry(job.job_id, fromStart),
-    });
+  confirm({
+    title: `Retry this job${fromStart ? " from the start" : ""}?`,
+    text: `${plain(job.job_type)} will be queued again.${lost}`,
+    yes: "Retry job",
+    no: "Don't retry",
+    act: () => void retry(job.job_id, fromStart),
+  });
 }
 
 async function cancel(id: string, running: boolean): Promise<void> {
@@ -82,7 +79,9 @@ async function cancel(id: string, running: boolean): Promise<void> {
 
 async function retry(id: string, fromStart: boolean): Promise<void> {
   const body = fromStart ? { from_start: true } : {};
-  if (await attempt(() => call<JobRecord>("POST", jobPath(id, "/retry"), { body }), "Queued again")) await refresh(id);
+  const why = await whyNotRetry(id);
+  if (why) showToast(why);
+  else if (await attempt(() => call<JobRecord>("POST", jobPath(id, "/retry"), { body }), "Queued again")) await refresh(id);
 }
 
 /** Submits a new job for the items that failed, and returns its id. */

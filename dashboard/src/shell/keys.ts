@@ -66,7 +66,7 @@ function actNow(name: "cancel" | "retry" | "delete"): void {
   const one = target();
   if (one === null) return;
   if (name === "cancel" && canCancel(one)) confirmCancel(one);
-  else if (name === "retry" && canRetry(one)) void confirmRetry(one);
+  else if (name === "retry" && canRetry(one)) confirmRetry(one);
   else if (name === "delete") {
     focusNeighbour(one.job_id);
     remove(one.job_id);
