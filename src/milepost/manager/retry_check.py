@@ -13,7 +13,7 @@ from milepost.run.usage import budget_error, budget_holders, spent_budgets
 from milepost.stores.protocol import Select, Store, WriteResult
 
 NEWER_JOBS = 1000
-"""Among how many jobs of the same type, the newest, the one with the unique key is looked for. A retry checks the key itself."""
+"""Among how many of the newest jobs, first of the same type, the one with the unique key is looked for. A retry checks the key itself."""
 
 
 class RetryCheckMethods:
@@ -50,9 +50,12 @@ async def _refusal(store: Store, job: Job) -> RetryCheck | None:
 
 
 async def _newer_of_key(store: Store, job: Job) -> str | None:
-    select = Select(types=(job.job_type,), created_after=int(job.record["created"]))
-    newer = await store.select(select, NEWER_JOBS)
-    return next((one.job_id for one in newer if one.unique_key == job.unique_key and one.job_id != job.job_id), None)
+    for types in ((job.job_type,), ()):
+        newer = await store.select(Select(types=types, created_after=int(job.record["created"])), NEWER_JOBS)
+        for one in newer:
+            if one.unique_key == job.unique_key and one.job_id != job.job_id:
+                return one.job_id
+    return None
 
 
 async def _spent_budget(store: Store, job: Job) -> RetryCheck | None:

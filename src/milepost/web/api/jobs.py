@@ -227,7 +227,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         seen = seen_bytes(principal, job)
         return created(request, job, seen) if only_failed else Response(seen, media_type=JSON)
 
-    @router.get("/api/jobs/{job_id}/retry-check", dependencies=read, response_model=RetryCheck,
+    @router.get("/api/jobs/{job_id}/retry-check", dependencies=[context.authenticator.require(READ)], response_model=RetryCheck,
                 responses=schemas.problems(404), tags=["jobs"],
                 summary="Get what keeps a retry of a job from succeeding")  # fmt: skip
     async def retry_check(request: Request, job_id: str) -> Response:
@@ -235,7 +235,8 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         found = await context.manager.retry_check(job_id)
         other = await context.manager.get_job(found.other) if found.other is not None else None
         if other is None or not principal_of(request).sees(other):
-            found = replace(found, other=None)
+            hidden = f"A retry of job {job_id} fails at its start: the budget of a job above it is spent"
+            found = replace(found, other=None, text=hidden if found.reason == "budget" else found.text)
         return Response(encoded(found.to_dict()), media_type=JSON)
 
 
