@@ -84,10 +84,10 @@ def test_ids_of_children_are_shortened() -> None:
     record = {"type": "generic", "status": "running", "created": "0"}
     children = [Job.stored(f"{root}.{tail}", record) for tail in tails]
     output = io.StringIO()
-    console = Console(file=output, width=80)
+    console = Console(file=output, width=120)
     console.print(table(console, [Job.stored(root, record), *children], utc=True))
     shown = [line.split()[1] for line in output.getvalue().splitlines()[1:]]
-    assert shown == ["01a225dc", *(f"{root}.{tail[:4]}" for tail in tails)]
+    assert shown == ["01a225dc", *(f"{root}.{tail[:-18]}" for tail in tails)]
     assert output.getvalue().count("generic") == 4
 
 

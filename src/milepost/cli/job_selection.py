@@ -32,8 +32,8 @@ HEADING = "ID "
 """The beginning of the heading of a list in a pipe."""
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _PREFIX_LENGTHS = (8, 13, 18, 23, 36)
-_CHILD_LENGTHS = (41, 45)
-"""The generated id of a parent, and the beginning of the digest in that of its child."""
+_CHILD_LENGTHS = (-18, -14)
+"""These leave 4 or 8 of the 22 characters of the digest with which the id of a child ends."""
 _FILTER = re.compile(
     r"(not\.)?(status|type|id|label\.[\w.-]+|worker|error|created|duration|is|failure|parent|group|after):"
 )
