@@ -105,6 +105,7 @@ def test_job_that_waits_for_a_time_says_so_without_a_server(jobs: Jobs) -> None:
     def fails(run: Run) -> None:
         raise OSError("no answer")
 
+    jobs.worker()  # so that a store in memory starts no worker by itself
     with jobs.run_workers():
         asleep, failed = jobs.submit(sleeps).job_id, jobs.submit(fails).job_id
         until(lambda: current(jobs, asleep).record.get("wake_at") and current(jobs, failed).not_before)
