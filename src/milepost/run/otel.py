@@ -176,7 +176,6 @@ def _traceparent(span: Any) -> str:
 
 
 OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
-SYSTEM: Final = "milepost"
 
 SENT, SEND_DURATION = "messaging.client.sent.messages", "messaging.client.operation.duration"
 CONSUMED, PROCESS_DURATION = "messaging.client.consumed.messages", "messaging.process.duration"
@@ -201,7 +200,7 @@ def is_opted_in() -> bool:
 def messaging_attributes(operation: str, kind: str, destination: str) -> dict[str, Any]:
     """Return the attributes of an operation: its name, its kind (`send` or `process`), and the queue."""
     return {
-        "messaging.system": SYSTEM,
+        "messaging.system": NAME,
         "messaging.operation.name": operation,
         "messaging.operation.type": kind,
         "messaging.destination.name": destination,
@@ -230,6 +229,6 @@ def _record(operation: str, kind: str, destination: str, seconds: float, error: 
 
 @cache
 def _instruments(provider: Any) -> dict[str, Any]:
-    meter = provider.get_meter(SYSTEM)
+    meter = provider.get_meter(NAME)
     counters = {name: meter.create_counter(name, "{message}", text) for name, text in _COUNTERS.items()}
     return counters | {name: meter.create_histogram(name, "s", text) for name, text in _HISTOGRAMS.items()}

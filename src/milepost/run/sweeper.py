@@ -271,8 +271,6 @@ SOON = 5_000_000
 MIN_PAUSE, MAX_PAUSE = int(CYCLE_CHECK), 3_600_000_000
 """Microseconds between two complete searches for one job."""
 
-log.addHandler(logging.NullHandler())
-
 
 class CycleChecks:
     """The checks of one process. A job is checked when it is as old as CYCLE_CHECK, and each time when it is twice as old."""

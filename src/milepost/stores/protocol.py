@@ -12,7 +12,7 @@ Contract of all methods:
 * `apply` is atomic for each `Write`: the record, its index entries and the event change together or not at all.
 * Repeating a `Write` with the same operation id has no second effect and returns the first result.
 * `counts` and `count` are exact at any moment: they agree with the records of one instant.
-* Values of `large.LARGE` above 64 KiB are stored apart from their record, in the same step. `get`, and the answer
+* Values of `core.record_codec.LARGE` above 64 KiB are stored apart from their record, in the same step. `get`, and the answer
   to the write of a job, contain them; claims, lists and sweeps contain markers.
 * Unknown fields are kept. Text is UTF-8 without newlines.
 * Errors: StoreUnavailableError if nothing was written, OutcomeUnknownError if that is not known, StoreFullError,
@@ -68,13 +68,32 @@ from milepost.stores.store_values import DueItem as DueItem
 from milepost.stores.store_values import FeedEvents as FeedEvents
 from milepost.stores.store_values import HealthReport as HealthReport
 from milepost.stores.store_values import KeyValue as KeyValue
-from milepost.stores.store_values import KeyValueStore as KeyValueStore
 from milepost.stores.store_values import Position as Position
 from milepost.stores.store_values import PurgeResult as PurgeResult
 from milepost.stores.store_values import Select as Select
 from milepost.stores.store_values import SweepResult as SweepResult
 from milepost.stores.store_values import Write as Write
 from milepost.stores.store_values import WriteResult as WriteResult
+
+
+class KeyValueStore(Protocol):
+    """Small named values: API keys, workers, type schemas, run history, webhooks, idempotency keys."""
+
+    async def kv_get(self, key: str) -> KeyValue | None:
+        """Return the value of a key, or None if it does not exist or has expired."""
+
+    async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
+        """Set a value if the key has this version (0: it does not exist; None: any).
+
+        Return the new version, or None if the key has another one. `ttl` is in seconds from now. Raises InvalidInputError
+        as `validate_entry`.
+        """
+
+    async def kv_delete(self, key: str) -> bool:
+        """Delete a key and return whether it existed."""
+
+    async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
+        """Return the values whose keys start with `prefix` and follow `after`, ordered by key (code points)."""
 
 
 class Store(KeyValueStore, Protocol):

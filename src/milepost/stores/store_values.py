@@ -1,10 +1,10 @@
-"""The values that callers give to a store and get from it; `protocol` has its methods. The interface of the key-value part is here."""
+"""The values that callers give to a store and get from it; `protocol` has its methods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from milepost.core.errors import InvalidInputError, StoreError
 from milepost.core.events import Event
@@ -208,26 +208,6 @@ class KeyValue(NamedTuple):
     key: str
     value: str
     version: int
-
-
-class KeyValueStore(Protocol):
-    """Small named values: API keys, workers, type schemas, run history, webhooks, idempotency keys."""
-
-    async def kv_get(self, key: str) -> KeyValue | None:
-        """Return the value of a key, or None if it does not exist or has expired."""
-
-    async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
-        """Set a value if the key has this version (0: it does not exist; None: any).
-
-        Return the new version, or None if the key has another one. `ttl` is in seconds from now. Raises InvalidInputError
-        as `validate_entry`.
-        """
-
-    async def kv_delete(self, key: str) -> bool:
-        """Delete a key and return whether it existed."""
-
-    async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
-        """Return the values whose keys start with `prefix` and follow `after`, ordered by key (code points)."""
 
 
 def validate_entry(key: str, value: str) -> None:

@@ -99,9 +99,8 @@ class FakeRun(Run):
         self.outputs.append(text)
 
     def _wait_in_place(self, left: float) -> None:
-        if left > 0:
-            self.slept.append(left)
-            self._recorder.clock.advance(left)
+        self.slept.append(left)
+        self._recorder.clock.advance(left)
 
     async def _await_in_place(self, left: float) -> None:
         self._wait_in_place(left)

@@ -154,8 +154,8 @@ def _attempt(job: Job) -> str:
     is_limited = is_attempt_limit(job.max_attempts)
     if job.attempt:
         return f"{job.attempt} of {job.max_attempts}" if is_limited else str(job.attempt)
-    counted = "none charged" if job.attempts else "none yet"
-    return f"{counted} (at most {job.max_attempts})" if is_limited and job.max_attempts > 1 else ""
+    charged = "none charged" if job.attempts else "none yet"
+    return f"{charged} (at most {job.max_attempts})" if is_limited and job.max_attempts > 1 else ""
 
 
 def is_attempt_limit(attempts: int) -> bool:
@@ -279,11 +279,11 @@ def runs_table(job: Job, events: Sequence[Event], *, utc: bool) -> Table:
     open_run = "suspended" if job.status is JobStatus.PENDING else "running"
     for run, end in zip(job.attempts, ends, strict=True):
         start = "" if run.started_at is None else formatting.timestamp(run.started_at, utc=utc)
-        cells = [f"  {run.attempt}", start, shown_worker(run.worker)]
+        columns = [f"  {run.attempt}", start, shown_worker(run.worker)]
         if has_release:
-            cells.append(run.release or "")
+            columns.append(run.release or "")
         history = "; ".join(part for part in (_resumed(run, events), _end(run, end, utc) or open_run) if part)
-        grid.add_row(*map(Text, cells), Text(clean(history)))
+        grid.add_row(*map(Text, columns), Text(clean(history)))
     return grid
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 _AROUND: Final = 8
-_REPEATED: Final = 3
+_MIN_REPEATS: Final = 3
+"""On how many of the pages around it a line of page furniture is repeated."""
 _EDGE_LINES: Final = 2
 _LINE_CHARACTERS: Final = 200
 _DIGITS: Final = re.compile(r"\d+")
@@ -76,7 +77,7 @@ class PageFurniture:
         return number, "\n".join((*top, body, *end))
 
     def _is_furniture(self, line: str) -> bool:
-        return self._counts[_form(line)] >= _REPEATED
+        return self._counts[_form(line)] >= _MIN_REPEATS
 
 
 def _form(line: str) -> str:
@@ -116,7 +117,7 @@ def _is_numbering(word: str) -> bool:
     return word.isdecimal() or len(word) == 1 or word in ("chapter", "appendix", "part", "section")
 
 
-_REPEATS: Final = 100
+_MAX_EQUAL_PAGES: Final = 100
 _PAGE_CHARACTERS: Final = 200
 """Pages with fewer characters, such as blank ones, may repeat more often."""
 _HYPHEN_AT_LINE_END: Final = "\ufffe"
@@ -141,8 +142,10 @@ def load_pdf(path: Path, *, encoding: str | None = None) -> Pieces:
                 failed += 1
                 text = ""
             seen[hash(text)] += len(text) >= _PAGE_CHARACTERS
-            if seen[hash(text)] > _REPEATS:
-                raise BadDocumentError("text_too_large", f"{path.name} repeats a page more than {_REPEATS} times")
+            if seen[hash(text)] > _MAX_EQUAL_PAGES:
+                raise BadDocumentError(
+                    "text_too_large", f"{path.name} repeats a page more than {_MAX_EQUAL_PAGES} times"
+                )
             pages = list(furniture.add(number, text))
             yield from (_piece(page, body, headings, number, total) for page, body in pages)
             if not pages:

@@ -1,6 +1,6 @@
 """What guards of a batch ask about other records: the groups of its jobs, parents, and batches to join.
 
-Of a group that is who is a member, which members are open, and how the others ended.
+Of a group it knows who is a member, which members are open, and how the others ended.
 
 Nothing of a group is locked except that a member that a job waits for is not removed meanwhile. Two transactions may therefore
 each miss what the other does, so the groups of both are looked at again after their commits, see `Batch.groups_to_check`.
@@ -188,12 +188,6 @@ def others_in(change: Change) -> set[str]:
         if text:
             found.update([text] if is_name else groups_joined(text))
     return found
-
-
-@lru_cache(maxsize=1024)
-def asks_for_parent(transition: TransitionType) -> bool:
-    """Return whether a guard of a transition asks for the parent of the record."""
-    return any(guard[0] in ("orphan", "parented") for branch in transition.branches for guard in branch.guards)
 
 
 @lru_cache(maxsize=1024)

@@ -16,14 +16,7 @@ from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.claims import Start, asked_queues
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction
-from milepost.stores.postgres.members import (
-    OutsideMembers,
-    asks_for_parent,
-    groups_for,
-    groups_in,
-    others_in,
-    parents_of,
-)
+from milepost.stores.postgres.members import OutsideMembers, groups_for, groups_in, others_in, parents_of
 from milepost.stores.postgres.namespace import Namespace
 from milepost.stores.protocol import INVALID_VALUE_ERRORS, ApplyResult, Claim, Write, WriteResult
 from milepost.stores.rows import Row
@@ -43,6 +36,7 @@ class Needs(NamedTuple):
     takes_key: bool
     locks_lease: bool
     members: bool
+    parents: bool
     removes: bool
     values: tuple[int, ...]
     """The positions, among the values of a change, of the keys whose values it reads."""
@@ -50,7 +44,7 @@ class Needs(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def needs(transition: TransitionType) -> Needs:
-    """Return what a transition needs: fences to take, the owners of unique keys, the expiry of its lease, its groups, values."""
+    """Return what a transition needs: fences to take, the owners of unique keys, the expiry of its lease, its groups, its parent, values."""
     guards = [guard for branch in transition.branches for guard in branch.guards]
     words = [*guards, *(op for branch in transition.branches for op in branch.ops)]
     return Needs(
@@ -59,6 +53,7 @@ def needs(transition: TransitionType) -> Needs:
         any(guard[0] == "unique" for guard in guards),
         any(guard[:2] in (("past", "lease"), ("ahead", "lease")) for guard in guards),
         any(word[0] in _ASK_MEMBERS for word in words),
+        any(guard[0] in ("orphan", "parented") for guard in guards),
         any(("remove",) in branch.ops for branch in transition.branches),
         tuple({word[1] for word in words if word[0] == "value" and isinstance(word[1], int)}),
     )
@@ -136,7 +131,8 @@ class Writer:
         if any(job_id not in locked and batch.record(job_id) is not None for job_id in ids):
             return await self._read(writes)  # created since the lock; without it, another change of it would be lost
         others = {job_id for write in writes for job_id in others_in(write.change)}
-        parents = parents_of(batch.record(write.job_id) for write in writes if asks_for_parent(write.change.transition))
+        of_children = [write for write, one in zip(writes, wanted, strict=True) if one.parents]
+        parents = parents_of(batch.record(write.job_id) for write in of_children)
         if more := batch.others.ask(others.union(parents).difference(ids)):
             batch.others.know(*await self._tx.run(*more))
         if more := members.ask(group for write in asking for group in groups_for(batch.record(write.job_id))):

@@ -65,7 +65,7 @@ def place(tx: WriteTransaction, *queues: str | None) -> None:
         tx.run("subqueue_put", {"name": name, "ring": ring_name(name)})
 
 
-def promote(tx: WriteTransaction, queue: str, most: int) -> None:
+def promote_due(tx: WriteTransaction, queue: str, most: int) -> None:
     """Make due records of a queue claimable, up to `most`."""
     promoted = tx.all("claim_promote", (queue, tx.now, most))
     if promoted:
@@ -73,12 +73,12 @@ def promote(tx: WriteTransaction, queue: str, most: int) -> None:
         place(tx, *(name for (name,) in promoted))
 
 
-def rings(db: ReadTransaction, queue: str) -> list[str]:
+def subqueue_rings(db: ReadTransaction, queue: str) -> list[str]:
     """Return the rings of a queue that have claimable records."""
     return [ring for (ring,) in db.all("rings", {"first": queue + US, "end": queue + AFTER_US})]
 
 
-def first(
+def first_subqueues(
     db: ReadTransaction, queue: str, rings: Sequence[str], capacities: Capacities, most: int
 ) -> Iterator[Subqueue]:
     """Yield a queue and the subqueues of its rings in ascending order, without those of limit keys without capacity.

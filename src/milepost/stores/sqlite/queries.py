@@ -15,7 +15,6 @@ from milepost.stores.claim_order import ClaimOrder
 from milepost.stores.protocol import Claim, Position, Select, Write
 from milepost.stores.rows import LARGEST, Row
 from milepost.stores.sqlite import limits
-from milepost.stores.sqlite.limits import capacities_of
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
 
@@ -127,7 +126,7 @@ def claim(tx: WriteTransaction, request: Claim) -> tuple[list[Job], int | None]:
     if repeated is not None:
         rows = map(tx.row, str(repeated[0]).split())
         return [tx.job(row) for row in rows if row is not None], None
-    capacities = capacities_of(tx, request.queues, tx.now)
+    capacities = limits.capacities_of(tx, request.queues, tx.now)
     queues = [queue for queue in request.queues if not capacities.is_paused(queue)]
     if request.job_id is not None:
         jobs = _named_job(tx, request, queues, capacities)
@@ -160,9 +159,9 @@ def _named_job(tx: WriteTransaction, request: Claim, queues: Sequence[str], capa
 def _first_of_queues(tx: WriteTransaction, request: Claim, queues: Sequence[str], capacities: Capacities) -> list[Job]:
     """Start the first jobs of the open queues, skipping those that are refused."""
     for queue in queues:
-        limits.promote(tx, queue, PROMOTE_BATCH)
+        limits.promote_due(tx, queue, PROMOTE_BATCH)
     most = len(request.starts)
-    rings = {queue: limits.rings(tx, queue) for queue in queues}
+    rings = {queue: limits.subqueue_rings(tx, queue) for queue in queues}
     heads = {queue: _heads(tx, queue, int(max(1, min(most, capacities.of(slot_of(queue)))))) for queue in queues}
 
     def next_head(name: str) -> Row | None:
@@ -170,7 +169,7 @@ def _first_of_queues(tx: WriteTransaction, request: Claim, queues: Sequence[str]
             heads[name] = _heads(tx, name, 1)
         return next(heads[name], None)
 
-    found = {queue: limits.first(tx, queue, some, capacities, most) for queue, some in rings.items()}
+    found = {queue: limits.first_subqueues(tx, queue, some, capacities, most) for queue, some in rings.items()}
     order = ClaimOrder(found, capacities, next_head)
     jobs: list[Job] = []
     while len(jobs) < most and (head := order.next()) is not None:
@@ -214,10 +213,10 @@ def claimable(db: ReadTransaction, worker: str, queues: Mapping[str, int | None]
     if db.one("wake_check", (worker,)) is not None:
         return True, None
     now = db.file.read_clock()
-    capacities = capacities_of(db, queues, now)
+    capacities = limits.capacities_of(db, queues, now)
     opened = [queue for queue in queues if not capacities.is_paused(queue)]
     for queue in opened:
-        for one in limits.first(db, queue, limits.rings(db, queue), capacities, 1):
+        for one in limits.first_subqueues(db, queue, limits.subqueue_rings(db, queue), capacities, 1):
             if capacities.of(slot_of(one.name)) > 0 and waiting(db, one.name, now, 1):
                 return True, None
     due = earliest(next_due(db, opened), capacities.reopens())
