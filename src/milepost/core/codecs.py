@@ -295,10 +295,16 @@ def _held_by(record: Record) -> WaitingFor | None:
 
 
 def _open_question(record: Record) -> str | None:
-    """Return the key of the first open question of a job, or None; also None if its questions are large."""
-    found = _read_or(QUESTIONS, record.get("questions"))
-    questions: tuple[Question, ...] = found if isinstance(found, tuple) else ()
-    return next((one.key for one in questions if one.state == "open"), None)
+    """Return the key of the first open question of a job, or None; also None if its questions are large.
+
+    One that had expired when the job changed last can no longer be answered, although it is open until the code asks it again.
+    """
+    found, updated = _read_or(QUESTIONS, record.get("questions")), _read_or(TIME, record.get("updated"))
+    for one in found if isinstance(found, tuple) else ():
+        expires = time_of(one.expires_at)
+        if one.state == "open" and (expires is None or updated is None or expires > updated):
+            return str(one.key)
+    return None
 
 
 def _repeated(record: Record) -> str:
