@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from milepost import AsyncRun, JobReleased, Jobs, Run
-from milepost.worker import Worker, execution
+from milepost import AsyncRun, Job, JobReleased, Jobs, Run
+from milepost.stores.protocol import ApplyResult, Claim, Write
+from milepost.worker import Worker, execution, store_requests
 from milepost.worker.handlers import Handlers
 from tests.waiting import current, until
 from tests.worker.conftest import MakeJobs
@@ -86,6 +88,41 @@ def test_job_of_a_process_is_given_back_at_the_end_of_the_loop(jobs: Jobs, tmp_p
     assert (left.status, left.attempt, left.crashes, left.error) == ("pending", 0, 0, None)
     assert not is_begun or file.read_text() == "tidied up"
     assert jobs.workers() == []
+
+
+@pytest.mark.parametrize("lost", ["reply", "large values"])
+def test_job_of_a_claim_without_reply_is_given_back_at_the_end_of_the_loop(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """The store has started the job, and the worker does not have it yet."""
+    is_lost, kind = threading.Event(), type(jobs.store)
+    apply, with_large_values = kind.apply, store_requests.with_large_values
+
+    async def lose() -> None:
+        if not is_lost.is_set():
+            is_lost.set()
+            await asyncio.Event().wait()
+
+    async def apply_and_lose(store: Any, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
+        applied = await apply(store, writes, claim)
+        if applied.claimed:
+            await lose()
+        return applied
+
+    async def read_and_lose(store: Any, job: Job) -> Job:
+        await lose()
+        return await with_large_values(store, job)
+
+    if lost == "reply":
+        monkeypatch.setattr(kind, "apply", apply_and_lose)
+    else:
+        monkeypatch.setattr(store_requests, "with_large_values", read_and_lose)
+    jobs.handlers.add(handlers["waits"])
+    worker = jobs.worker()
+    job = jobs.submit("waits")
+    serve_until(worker, is_lost.is_set)
+    left = current(jobs, job)
+    assert (left.status, left.attempt, left.crashes, left.error) == ("pending", 0, 0, None)
 
 
 def test_job_that_has_not_started_is_given_back_at_the_end_of_the_loop(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -9,12 +10,13 @@ from typing import Any
 
 from milepost.core.defaults import RENEWALS_PER_LEASE
 from milepost.core.errors import LeaseHeldError, MilepostError, OutcomeUnknownError, StoreError
-from milepost.core.job import Job
-from milepost.core.transitions import plan_start
+from milepost.core.job import FailureKind, Job
+from milepost.core.transitions import plan_fail, plan_release, plan_start
 from milepost.core.transitions.change import Change
+from milepost.run.crash_report import report_exception
 from milepost.run.outcome import LateReceipt, RunOutcome
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
-from milepost.stores.ids import SYSTEM_IDS, Ids
+from milepost.stores.ids import SYSTEM_IDS, Ids, new_operation_id
 from milepost.stores.protocol import MAX_CHARACTERS, ApplyResult, Claim, Store, Write, WriteResult
 from milepost.stores.query import with_large_values
 from milepost.worker.handlers import Handler
@@ -53,6 +55,11 @@ class ClaimPolicy:
         self._starts: list[Change] = []
         self._number = 0
         self._unanswered: tuple[float, Claim] | None = None
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Return whether a claim got no reply, so that the store may have given it jobs."""
+        return self._unanswered is not None
 
     def make(self, size: int) -> Claim | None:
         """Return a claim for at most `size` jobs; the previous claim again while its outcome is unknown."""
@@ -98,6 +105,9 @@ class ClaimPolicy:
             log.warning("large values of claimed jobs cannot be read; claiming again: %s", error)
             self.repeat(claim, sent_at)
             return None
+        except asyncio.CancelledError:  # the event loop ends
+            self.repeat(claim, sent_at)
+            raise
         return self.on_reply(claim, jobs, sent_at)
 
     def repeat(self, claim: Claim, sent_at: float) -> None:
@@ -126,6 +136,20 @@ class ClaimPolicy:
 def limits_of(handlers: Mapping[str, Handler[Any, Any]]) -> dict[str, int | None]:
     """Return the maximum number of concurrent runs of each queue, as its handler declares."""
     return {name: handler.type_options.concurrency for name, handler in handlers.items()}
+
+
+def failure_of(claimed: ClaimedJob, error: Exception) -> RunOutcome:
+    """Return the write that fails a job that cannot start, because its record is damaged."""
+    line, failure = report_exception(error, None, FailureKind.BAD_PARAMETERS)
+    plan = plan_fail(new_operation_id(), claimed.job.record["token"], error=line, failure=failure, report={})
+    return RunOutcome([Write(claimed.job.job_id, plan, answer=False)], None)
+
+
+def release_of(claimed: ClaimedJob) -> RunOutcome:
+    """Return the write that releases a job that has not started, uncharged."""
+    job, token = claimed.job, claimed.job.record["token"]
+    plan = plan_release(new_operation_id(), token, {}, start=job.record.get("updated"))
+    return RunOutcome([Write(job.job_id, plan, answer=False)], LateReceipt(token, "never_started"))
 
 
 MAX_WRITES = 600

@@ -11,13 +11,9 @@ from contextlib import suppress
 from typing import Any
 
 from milepost.core.errors import JobReleased, LeaseHeldError, LeaseLost, OutcomeUnknownError, RunStop, StoreError
-from milepost.core.job import FailureKind, Job
-from milepost.core.transitions import plan_fail, plan_release
-from milepost.run.crash_report import report_exception
-from milepost.run.outcome import LateReceipt, RunOutcome
+from milepost.core.job import Job
+from milepost.run.outcome import RunOutcome
 from milepost.run.run import Run
-from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker.end_hooks import HookCalls
 from milepost.worker.event_loop import LoopWatchdog, ThreadPool
@@ -27,7 +23,7 @@ from milepost.worker.idle import IDLE_WAIT_SECONDS, Idle
 from milepost.worker.process_execution import ProcessExecution
 from milepost.worker.process_pool import ProcessPool
 from milepost.worker.registry import JobType, WorkerRegistration, published_type
-from milepost.worker.store_requests import ClaimPolicy, Outbox, limits_of
+from milepost.worker.store_requests import ClaimPolicy, Outbox, failure_of, limits_of, release_of
 from milepost.worker.worker_state import START_DEADLINE, ClaimedJob, Step, WorkerState, is_crash_suspect
 
 log = logging.getLogger("milepost.worker")
@@ -252,7 +248,7 @@ class WorkerLoop:
         while step := self._state.next(self._monotonic(), lambda: not self._outbox):
             action, claimed = step
             if action is Step.RELEASE:
-                self._release_unstarted(claimed)
+                self._outbox.add(release_of(claimed))
             elif action is Step.BEGIN_HELD:
                 self._start(self._take_held())
             elif action is Step.DROP_HELD:
@@ -277,7 +273,7 @@ class WorkerLoop:
             execution = self._kind(claimed.job, handler)(self, claimed.job, handler, claimed.sent_at)
         except (ValueError, TypeError, KeyError) as error:
             self._state.ended(claimed.job.record["token"])
-            self._cannot_begin(claimed, error)
+            self._outbox.add(failure_of(claimed, error))
             return None
         execution.enter()
         return execution
@@ -313,18 +309,6 @@ class WorkerLoop:
         if is_apart or handler.type_options.isolation == "process":
             return ProcessExecution
         return TaskExecution if handler.is_async else ThreadExecution
-
-    def _cannot_begin(self, claimed: ClaimedJob, error: Exception) -> None:
-        line, failure = report_exception(error, None, FailureKind.BAD_PARAMETERS)
-        plan = plan_fail(new_operation_id(), claimed.job.record["token"], error=line, failure=failure, report={})
-        self._outbox.add(RunOutcome([Write(claimed.job.job_id, plan, answer=False)], None))
-
-    def _release_unstarted(self, claimed: ClaimedJob) -> None:
-        """Release a job that has not started, uncharged."""
-        job, token = claimed.job, claimed.job.record["token"]
-        late = LateReceipt(token, "never_started")
-        plan = plan_release(new_operation_id(), token, {}, start=job.record.get("updated"))
-        self._outbox.add(RunOutcome([Write(job.job_id, plan, answer=False)], late))
 
     # --- ending ---
 
@@ -373,8 +357,7 @@ class WorkerLoop:
 
     async def _drain(self) -> None:
         """Stop the running jobs and release each when its code has stopped, within the grace period."""
-        for claimed in self._state.clear():
-            self._release_unstarted(claimed)
+        self._release_ready()
         if self._state.held is not None:
             self._state.held.run.stop(JobReleased("worker is shutting down"))
             self._drop_held()
@@ -383,6 +366,8 @@ class WorkerLoop:
             if self._state.stops >= 2:
                 execution.force_stop()
         over = self._monotonic() + self.settings.grace + 1.0
+        if self._claim_policy.is_unanswered and not self.idle.is_store_down:
+            await self._release_unanswered()
         while not self._is_drained() and self._monotonic() < over + LAST_WRITES_SECONDS:
             if self._outbox:
                 await self._write_and_claim(0)
@@ -391,6 +376,18 @@ class WorkerLoop:
                 break
             else:
                 await self.idle.wait_at_most(0.1)
+
+    async def _release_unanswered(self) -> None:
+        """Send the claim without a reply again, once, and release the jobs that the store has given it."""
+        try:
+            await self._write_and_claim(1)
+        except Exception:  # a defect must not keep the outcomes of the runs from being written
+            log.exception("worker %s: unexpected error; continuing", self.name)
+        self._release_ready()
+
+    def _release_ready(self) -> None:
+        for claimed in self._state.clear():
+            self._outbox.add(release_of(claimed))
 
     def _is_drained(self) -> bool:
         return not self._outbox and all(execution.is_abandoned for execution in self._state.running.values())
