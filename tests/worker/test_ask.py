@@ -320,24 +320,6 @@ def test_child_process_asks_several_questions(jobs: Jobs) -> None:
         assert jobs.wait(job_id, PATIENCE).result == ["green", 3]
 
 
-def asks(jobs: Jobs, job_id: str) -> bool:
-    """Return whether a job says that it waits for an answer, while its code runs."""
-    job = current(jobs, job_id)
-    return (job.status.value, job.activity) == ("running", "Question publish waits for an answer")
-
-
-def test_tracked_block_waits_in_place(jobs: Jobs) -> None:
-    with jobs.track("asks") as run:
-        with ThreadPoolExecutor(1) as threads:
-            answered = threads.submit(
-                lambda: until(lambda: asks(jobs, run.job_id)) and jobs.answer(run.job_id, "publish", True)
-            )
-            assert run.ask("publish", "Publish?", bool) is True
-        answered.result()
-        assert current(jobs, run.job_id).activity == "Running"
-        assert run.ask("late", "Publish?", bool, expires=0.1, default=False) is False
-
-
 async def test_tracked_async_block_waits_in_place() -> None:
     manager = AsyncJobManager("memory://")
     async with manager.track("asks") as run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -80,3 +81,21 @@ def test_question_left_open_does_not_hide_question_for_larger_budget(jobs: Jobs)
         assert jobs.wait(job_id, PATIENCE).status == "completed"
     assert {one.key: one.state for one in job.questions} == {"size": "open", "publish": "expired", "budget-1": "open"}
     assert job.activity == "Question budget-1 waits for an answer"
+
+
+def asks(jobs: Jobs, job_id: str) -> bool:
+    """Return whether a job says that it waits for an answer, while its code runs."""
+    job = current(jobs, job_id)
+    return (job.status.value, job.activity) == ("running", "Question publish waits for an answer")
+
+
+def test_tracked_block_waits_in_place(jobs: Jobs) -> None:
+    with jobs.track("asks") as run:
+        with ThreadPoolExecutor(1) as threads:
+            answered = threads.submit(
+                lambda: until(lambda: asks(jobs, run.job_id)) and jobs.answer(run.job_id, "publish", True)
+            )
+            assert run.ask("publish", "Publish?", bool) is True
+        answered.result()
+        assert current(jobs, run.job_id).activity == "Running"
+        assert run.ask("late", "Publish?", bool, expires=0.1, default=False) is False

@@ -88,15 +88,7 @@ def finite_number(value: object) -> int | float | None:
     return number if abs(number) <= MAX_NUMBER else None  # false for NaN
 
 
-def _convert_checked(value: Any) -> Any:
-    """Convert a value as `convert`. Raises ValueError if two of its keys are the same in JSON."""
-    converted = convert(value)
-    if _has_equal_keys(converted):
-        raise ValueError("two keys are the same in JSON")
-    return converted
-
-
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_convert_checked)
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=convert)
 
 
 compact_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -113,8 +105,8 @@ def to_json(value: Any, field: str, limit: int = INPUT_BYTES) -> str:
     try:
         text = _encoder.encode(value)
         size = len(text) if text.isascii() else len(text.encode())
-        if _NO_TEXT_KEY.search(text) and _has_equal_keys(value):
-            raise ValueError("two keys are the same in JSON")
+        if _NO_TEXT_KEY.search(text):
+            _checked_decoder.decode(text)
     except (TypeError, ValueError, RecursionError):
         raise _explain(value, field, 0) or InvalidInputError(field, "is not JSON-serialisable") from None
     if size > limit:
@@ -129,21 +121,16 @@ def to_json(value: Any, field: str, limit: int = INPUT_BYTES) -> str:
 
 
 _NO_TEXT_KEY = re.compile(r'[{,]"(?:-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?|true|false|null)":')
-"""Finds the keys in JSON that may have been no texts; most values have none, and need no visit of their parts."""
+"""Finds the keys in JSON that may have been no texts; most values have none, and need not be read again."""
 
 
-def _has_equal_keys(value: Any) -> bool:
-    """Return whether two keys of a dict in a value are the same in JSON."""
-    left, seen = [value], set[int]()
-    while left:
-        part = left.pop()
-        if id(part) in seen or not isinstance(part, dict | list | tuple):
-            continue  # seen before, as in a cycle, which the encoder refuses
-        seen.add(id(part))
-        if isinstance(part, dict) and {*map(type, part)} - {str} and _equal_key(part) is not None:
-            return True
-        left += part.values() if isinstance(part, dict) else part
-    return False
+def _different(pairs: list[tuple[str, Any]]) -> None:
+    """Raise ValueError if two keys of an object are the same."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("two keys are the same in JSON")
+
+
+_checked_decoder = json.JSONDecoder(object_pairs_hook=_different)
 
 
 def _equal_key(value: Mapping[Any, Any]) -> str | None:
