@@ -1,6 +1,6 @@
-"""The run that the current code belongs to.
+"""The run that the current code belongs to, and the stage that it is in.
 
-A context variable carries it through calls, tasks and `asyncio.to_thread`. Plain threads and executors do not copy the
+Context variables carry them through calls, tasks and `asyncio.to_thread`. Plain threads and executors do not copy the
 context. With ``capture="threads"`` the methods that start them are wrapped, and carry the run.
 """
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from milepost.run.run import Run
+    from milepost.run.stages import LiveStage
 
 
 class _NoRun:
@@ -27,6 +28,8 @@ class _NoRun:
 
 
 _current: ContextVar[Run | _NoRun | None] = ContextVar("milepost_run", default=None)
+innermost_stage: ContextVar[LiveStage | None] = ContextVar("milepost_stage", default=None)
+"""The last stage that this context has opened or inherited, which may have ended since, and may be one of an earlier run."""
 _process_run: Run | None = None
 _threads_patched = False
 _MARK = "_milepost_run"
@@ -58,6 +61,11 @@ def leave(token: Token[Any]) -> None:
         _current.reset(token)
     except ValueError:
         pass  # the block ended in another context than it started in; the run has ended, so `current` ignores it
+
+
+def is_carried(run: Run) -> bool:
+    """Return whether this context belongs to the run; that of a plain thread does not."""
+    return _current.get() is run
 
 
 def set_process_run(run: Run | None) -> None:
@@ -100,7 +108,7 @@ def patch_threads() -> None:
             return submit(self, fn, *args, **kwargs)
         token = _current.set(_NoRun())  # a thread that the pool starts now also serves other runs later
         try:
-            return submit(self, _call_in_run, run, fn, *args, **kwargs)
+            return submit(self, _call_in_run, run, innermost_stage.get(), fn, *args, **kwargs)
         finally:
             _current.reset(token)
 
@@ -108,8 +116,9 @@ def patch_threads() -> None:
     ThreadPoolExecutor.submit = carrying_submit  # type: ignore[method-assign, assignment]
 
 
-def _call_in_run(run: Run, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def _call_in_run(run: Run, stage: LiveStage | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     token = _current.set(run)
+    innermost_stage.set(stage)
     try:
         return function(*args, **kwargs)
     finally:

@@ -116,11 +116,10 @@ def begin_each(
         nonlocal own, counting
         if not continues:
             log_restart(run, place, kept, remedy=_remedy(kept, binding, resume=resume, is_older=is_older))
-        if stage is not None or not run._open:
-            parent = run._open[-1] if run._open else None
+        counting = run._innermost
+        if stage is not None or counting is None:
             name = masked(stage or LOOP, masks)
-            own = run._enter(LiveStage(name, weight, size, unit, parent, run._stop_reasons, run._leave))
-        counting = run._open[-1]
+            counting = own = run._enter(LiveStage(name, weight, size, unit, counting, run._stop_reasons, run._leave))
         if counting.unit == "item" and not counting.count:
             counting.unit = single_line(unit or "item", UNIT_CHARS)
         counting.follow(place, current_loop(run._loops.places), size, lambda: loop.count())
@@ -168,7 +167,8 @@ def new_place(run: Run, stage: str | None, *, resumes: bool, is_counted: bool = 
         for kept in (run._loops.places, run._loops.each, run._loops.maps):
             kept.pop(name, None)
     run._loops.snapshots.drop(over)
-    wanted = stage or (run._open[-1].name if run._open else LOOP)
+    around = run._innermost
+    wanted = stage or (LOOP if around is None else around.name)
     place = LoopScope(run._loops.places, wanted, resumes, is_counted)
     if resumes and not is_counted and run._loops.earlier.get(place.name, {}).get("shared"):
         place.is_shared = True

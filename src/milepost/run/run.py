@@ -42,7 +42,7 @@ from milepost.run.output import Output, OutputMixin
 from milepost.run.repeated_work import KeptWork
 from milepost.run.report import LogBuffer, build_report, log_unreportable
 from milepost.run.results import Budget, part_key
-from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages, now_text
+from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
 from milepost.run.step_mixin import StepMixin
 from milepost.run.usage import BudgetSpent, Usage, UsageMixin
 
@@ -71,8 +71,6 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
 
     _captures: frozenset[str] | None = None
     """What is captured while the code runs, as in `Settings.capture`; None before it starts and after it has ended."""
-    _has_returned = False
-    """Whether the code has returned or raised."""
     _redact: Callable[[str], str] | None = None
     """The redaction hook for log lines, names of captured bars and errors."""
 
@@ -222,9 +220,10 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         sums name all stages beforehand with `plan`.
         """
         self.check()
-        parent = self._open[-1] if self._open else None
         masked_name = masked(name, self._secret_values) if isinstance(name, str) else name
-        return self._enter(LiveStage(masked_name, weight, total, unit, parent, self._stop_reasons, self._leave))
+        return self._enter(
+            LiveStage(masked_name, weight, total, unit, self._innermost, self._stop_reasons, self._leave)
+        )
 
     def _refuse_fork(self, name: str) -> None:
         """Raise InvalidInputError in a forked process, which cannot write for the run."""
@@ -335,32 +334,6 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
                 self._on_stop(reason)
             if self._follow_up is not None:
                 self._follow_up(reason)
-
-    def _enter(self, stage: LiveStage) -> LiveStage:
-        for left in self._stages_by_age:
-            if left.ended_at is None and not left.has_raised:
-                left.ended_at = left.left_at  # a loop that the code left by `break`
-        self._open.append(stage)
-        self._add_stage(stage)
-        return stage
-
-    def _leave(self, stage: LiveStage) -> None:
-        if stage.ended_at is None and not self._has_returned:
-            stage.left_at = now_text()  # not those behind it: other tasks and threads may be in them
-        if stage in self._open:
-            del self._open[self._open.index(stage) :]
-
-    def _leave_all(self, error: BaseException | None) -> None:
-        """Note that the code has returned, and so left its loops: asynchronous ones may be closed only later.
-
-        After an error or a stop, the stages that it has left are open again: the run has ended in them.
-        """
-        self._has_returned = True
-        for stage in self._stages_by_age:
-            if error is not None:
-                stage.left_at = None
-            elif stage.loops.are_open:
-                stage.left_at = stage.left_at or now_text()
 
     def _activity(self) -> str:
         now = datetime.now(UTC)

@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from milepost.core.errors import InvalidInputError, RunStop
 from milepost.core.serialization import finite_number, single_line
+from milepost.run import context
 from milepost.run.crash_report import masked, masked_line
 from milepost.run.loop_counts import LoopCounts
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
 
 log = logging.getLogger("milepost.run")
 
@@ -37,6 +41,7 @@ class LiveStage:
         "_leave",
         "_stops",
         "_total",
+        "by_handler",
         "children",
         "done",
         "ended_at",
@@ -67,6 +72,8 @@ class LiveStage:
         self.total = total
         self.unit = single_line(unit or "item", UNIT_CHARS)
         self.parent = parent
+        self.by_handler = False
+        """Whether the handler's own task or thread has opened it."""
         self.done: float = 0
         self.children: list[LiveStage] = []
         self.started_at = now_text()
@@ -132,6 +139,10 @@ class LiveStage:
     def is_open(self) -> bool:
         """Return whether the stage is in progress."""
         return self.ended_at is None
+
+    def is_in(self, stage: LiveStage) -> bool:
+        """Return whether this is the stage, or a part of it."""
+        return self is stage or (self.parent is not None and self.parent.is_in(stage))
 
     def end(self) -> None:
         """End the stage; leaving its `with` block does so."""
@@ -259,6 +270,10 @@ class ProgressMixin:
     _plan: Mapping[str, float]
     _stages: list[LiveStage]
     _stages_by_age: list[LiveStage]
+    _open: list[LiveStage]
+    _started_in: context.ThreadAndTask | None
+    _has_returned = False
+    """Whether the code has returned or raised."""
     _message: str | None
     _fraction: float
     _reached: float
@@ -318,6 +333,45 @@ class ProgressMixin:
 
     def _estimate(self) -> Estimate:
         return estimate(self._stages, self._plan)
+
+    @property
+    def _innermost(self) -> LiveStage | None:
+        """The open stage that the caller is in. Tasks and `to_thread` inherit it; a plain thread is in that of the handler."""
+        stage = context.innermost_stage.get()
+        while stage is not None and stage not in self._open:
+            stage = stage.parent
+        if stage is None and not context.is_carried(cast("Run", self)):
+            stage = next((one for one in reversed(self._open) if one.by_handler), None)
+        return stage
+
+    def _enter(self, stage: LiveStage) -> LiveStage:
+        for left in self._stages_by_age:
+            if left.ended_at is None and not left.has_raised:
+                left.ended_at = left.left_at  # a loop that the code left by `break`
+        stage.by_handler = context.thread_and_task() == self._started_in
+        context.innermost_stage.set(stage)
+        self._open.append(stage)
+        self._add_stage(stage)
+        return stage
+
+    def _leave(self, stage: LiveStage) -> None:
+        if stage.ended_at is None and not self._has_returned:
+            stage.left_at = now_text()  # not those behind it: other tasks and threads may be in them
+        for one in [one for one in self._open if one.is_in(stage)]:
+            with suppress(ValueError):  # another thread was faster
+                self._open.remove(one)
+
+    def _leave_all(self, error: BaseException | None) -> None:
+        """Note that the code has returned, and so left its loops: asynchronous ones may be closed only later.
+
+        After an error or a stop, the stages that it has left are open again: the run has ended in them.
+        """
+        self._has_returned = True
+        for stage in self._stages_by_age:
+            if error is not None:
+                stage.left_at = None
+            elif stage.loops.are_open:
+                stage.left_at = stage.left_at or now_text()
 
     def _add_stage(self, stage: LiveStage) -> None:
         siblings = self._siblings(stage)

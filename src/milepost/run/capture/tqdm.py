@@ -54,7 +54,7 @@ class BarStage(LiveStage):
         unit = getattr(bar, "unit", "it")
         unit = "item" if unit == "it" else single_line(str(unit).strip(), 40) or "item"
         super().__init__(name or UNNAMED, None, None, unit, parent, run._stop_reasons, run._leave)
-        self.enclosing = run._open[-1] if run._open else None
+        self.enclosing = run._innermost
         self.caller_id = _caller_id()
         self.is_recurring = False
         """Whether bars of this name are made again and again; between them the stage of all of them stays open."""
@@ -195,8 +195,8 @@ def add_bar(run: Run, bar: Any, desc: Any, silent: bool) -> None:
 
 
 def _parent(run: Run) -> LiveStage | None:
-    """Return the innermost open bar of this thread and task, or the innermost open stage of the run."""
-    own = run._open[-1] if run._open else None
+    """Return the innermost open bar of this thread and task, or the stage that they are in."""
+    own = run._innermost
     here = _caller_id()
     for stage in reversed(tuple(flatten_stages(run._stages))):
         if isinstance(stage, BarStage) and not stage.closed and stage.caller_id == here and stage._bar() is not None:
