@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import signal
 import threading
@@ -15,6 +16,8 @@ import pytest
 
 from milepost import (
     AsyncJobManager,
+    AsyncJobs,
+    AsyncRun,
     DuplicateJobError,
     IllegalTransitionError,
     InMemoryJobManager,
@@ -247,6 +250,28 @@ async def test_result_over_http_is_returned_or_raises(memory: AsyncJobManager) -
             await client.result(pending)
         with pytest.raises(JobNotFoundError):
             await client.result("nope")
+
+
+async def test_activity_is_what_the_server_says() -> None:
+    """The server knows more of a job than its JSON has: here where the next run continues."""
+    jobs = AsyncJobs("memory://")
+
+    @jobs.job("reads", max_attempts=2, backoff=lambda attempt: 3600)
+    async def reads(run: AsyncRun) -> None:
+        async for item in run.each(range(4), resume=True):
+            if item == 2:
+                raise ValueError("not this one")
+
+    app = create_app(jobs, auth=auth.none())
+    async with jobs.run_workers(), AsyncClient("http://127.0.0.1", transport=httpx.ASGITransport(app)) as client:
+        job_id = (await jobs.submit(reads)).job_id
+        async with asyncio.timeout(PATIENCE):
+            while (job := await client.get_job(job_id)) is None or job.attempts == () or job.status != "pending":
+                await asyncio.sleep(0.01)
+        (listed,) = await client.list_jobs()
+        assert job.activity == listed.activity
+        assert job.activity.endswith(" · resumes after 2 of 4 items")
+        assert job.stage_progress is None
 
 
 @pytest.fixture

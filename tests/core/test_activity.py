@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 
 from milepost.core.activity import progress_text, waiting_text
 from milepost.core.job import ItemCounts, Job, JobStatus, Receipt, Stage, WaitingFor
+from milepost.core.serialization import to_micros
+from milepost.core.values import Attempt
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
 LOAD = Stage("Load", done=4, total=4, started_at="2026-11-26T12:00:00+00:00", ended_at="2026-11-26T12:00:01+00:00")
@@ -59,6 +63,48 @@ def test_activity_of_code_past_its_grace_period_says_that_it_runs() -> None:
     receipt = Receipt(NOON, "ana", None, None, "still_running", None)
     shown = job(JobStatus.CANCELLED, completed_at=NOON, started_at=NOON, receipt=receipt)
     assert shown.activity == "Cancelled by ana 26 Nov 12:00:00 UTC; the code is still running"
+
+
+LOST = Attempt(1, "w1", NOON, NOON)
+
+
+@pytest.mark.parametrize(
+    ("kept", "stages", "says"),
+    [
+        ({}, (), ""),
+        ({"cursors": {"Embed": {"reached": 4, "of": 9}}}, (EMBED,), ""),
+        ({"cursors": {"Embed": {"n": 4, "of": 9000}}}, (LOAD, EMBED), " · resumes Embed after 4 of 9,000 chunks"),
+        ({"cursors": {"Embed": {"n": 4, "of": 9}}}, (LOAD, EMBED), " · resumes Embed after 4 of 9 items"),
+        ({"cursors": {"items": {"n": 1}}}, (Stage("items"),), " · resumes after 1 item"),
+        ({"cursors": {"a secret": {"n": 2, "of": 9}}}, (), " · resumes after 2 of 9 items"),
+        ({"cursors": {"Load": {"n": 4, "of": 4}}, "state": {"x": {"n": 1}}}, (), " · resumes after 1 item"),
+        (
+            {"cursors": {"Load": {"n": 4, "end": True}, "x": {"n": 1}, "x[1]/y": {"n": 3}}},
+            (),
+            " · resumes after 1 item",
+        ),
+        ({"cursors": {"a": {"n": 1}, "b": {"n": 1}}}, (), " · its resumable loops continue where they stopped"),
+        ({"cursors": "\x1a70000"}, (), " · its resumable loops continue where they stopped"),
+        ({"checkpoint": {"page": 4}}, (), " · starts again with its checkpoint of 26 Nov 12:00:00 UTC"),
+        ({"steps": {"one": 1}}, (), " · starts again with its kept steps"),
+        ({"cursors": "damaged", "state": [1]}, (), ""),
+    ],
+)
+def test_pending_job_says_where_its_next_run_continues(kept: dict[str, Any], stages: Any, says: str) -> None:
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in kept.items()}
+    at = str(to_micros(NOON, "at"))
+    record = {
+        "type": "t", "status": "pending", "run_by": "worker", "created": at, "updated": at, "checkpoint_at": at,
+        "runs": f"{at}\x1f{at}\x1f1\x1fw1\x1f", "stages": json.dumps([asdict(stage) for stage in stages]), **texts,
+    }  # fmt: skip
+    shown = Job.stored("a", record)
+    assert shown.attempts == (LOST,)
+    assert shown.activity == f"Waiting for a worker{says}"
+    assert shown.stage_progress is None
+    assert Job.stored("a", {**record, "status": "running", "started": at}).activity != shown.activity
+    paused = Job.stored("a", {**record, "held": "user:resume"}).activity
+    assert paused.startswith("Paused; a resume ")
+    assert "not started" not in paused
 
 
 def test_activity_is_short() -> None:

@@ -32,8 +32,11 @@ class AccessDeniedError(MilepostError, PermissionError):
 
 
 def decode_job(data: dict[str, Any]) -> Job:
-    """Return a Job; fields unknown to this release are ignored."""
-    return Job(**{one.name: one.load(data[one.name]) for one in PUBLIC if one.name in data})
+    """Return a Job, with the activity that the server says; fields unknown to this release are ignored."""
+    job = Job(**{one.name: one.load(data[one.name]) for one in PUBLIC if one.name in data})
+    if isinstance(said := data.get("activity"), str):
+        object.__setattr__(job, "_activity", said)
+    return job
 
 
 def decode_event(data: dict[str, Any]) -> Event:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from milepost.core.placement import later_start
+from milepost.core.resume import repeated, unfinished_loop
 
 if TYPE_CHECKING:
     from milepost.core.job import Job
@@ -195,7 +196,39 @@ def _pending(job: Job) -> str:
         counts, key = waits.members, waits.params.get("question")
         asked = f"Waiting for an answer to question {key} and for its children" if key else "Waiting for its children"
         return asked + ("" if counts is None else f": {members_text(counts)}")
-    return waiting_text(waits, job.updated_at or job.created_at)
+    text = waiting_text(waits, job.updated_at or job.created_at)
+    is_said = waits is not None and waits.code == "paused_job"
+    return text if is_said or not is_between_runs(job) else " · ".join(filter(None, (text, _next_run(job))))
+
+
+def is_between_runs(job: Job) -> bool:
+    """Return whether the last run of the job has ended and the next one has not started."""
+    return job.status.value == "pending" and bool(job.attempts) and job.attempts[-1].ended_at is not None
+
+
+def _next_run(job: Job) -> str:
+    """Return where the next run of a job continues; empty if it starts from the beginning, or that is not known here."""
+    record = job.record
+    match repeated(record):
+        case "rest":
+            loop = unfinished_loop(record)
+            return "its resumable loops continue where they stopped" if loop is None else _resumes(job, *loop)
+        case "checkpoint":
+            saved = job.checkpoint_at
+            at = "" if saved is None else f" of {_moment(saved, job.updated_at)}"
+            return f"starts again with its checkpoint{at}"
+        case "steps":
+            return "starts again with its kept steps"
+    return ""
+
+
+def _resumes(job: Job, name: str, done: int, total: int | None) -> str:
+    """Return where a loop continues: ``resumes Embedding after 40 of 100 chunks``. Only a stage has a name without secrets."""
+    stage = next((stage for stage in job.stages if stage.name == name), None)
+    named = "" if stage is None or name == LOOP_STAGE else f" {name}"
+    unit = stage.unit if stage is not None and stage.total == total else "item"
+    of = plural(done, unit) if total is None else f"{number(done)} of {plural(total, unit)}"
+    return f"resumes{named} after {of}"
 
 
 def _running(job: Job) -> str:

@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from milepost.core.placement import ANSWER, PAUSED
+from milepost.core.resume import repeated
 from milepost.core.serialization import US, compact_json, from_json, from_micros, labels_dict
 from milepost.core.usage import decode_usage
 from milepost.core.values import (
@@ -281,7 +282,7 @@ def _held_by(record: Record) -> WaitingFor | None:
     _, is_answer, key = held.partition(ANSWER)
     reason = None
     if held == PAUSED:
-        reason = WaitingFor("paused_job", {"resume": _repeated(record)})
+        reason = WaitingFor("paused_job", {"resume": repeated(record)})
     elif is_answer:
         reason = WaitingFor("answer", {"key": key})
     elif held:
@@ -305,21 +306,6 @@ def _open_question(record: Record) -> str | None:
         if one.state == "open" and (expires is None or updated is None or expires > updated):
             return str(one.key)
     return None
-
-
-def _repeated(record: Record) -> str:
-    """Return what the code of a paused job repeats when it is resumed: ``nothing``, ``rest``, ``checkpoint``, ``steps`` or ``all``."""
-    if "started" not in record:
-        return "nothing"
-    kept = [_read_or(LARGE_JSON, record.get(name)) for name in ("cursors", "state")]
-    if any(isinstance(part, LargeValue) or continues_loops(part or {}) for part in kept):  # no plain loop's is large
-        return "rest"
-    return "checkpoint" if record.get("checkpoint") else "steps" if record.get("steps") else "all"
-
-
-def continues_loops(cursors: Mapping[str, Any]) -> bool:
-    """Return whether one of the kept cursors of loops is a position. That of a plain loop says only how far it was."""
-    return any("n" in cursor for cursor in cursors.values())
 
 
 def _load_receipt(data: Any) -> Any:

@@ -103,8 +103,10 @@ def column(short: str, codec: Codec | None, doc: str, **more: Any) -> dict[str, 
 class Stored:
     """The stored form of a record, which a `Job` decodes field by field."""
 
-    __slots__ = ("_packed", "_record")
+    __slots__ = ("_activity", "_packed", "_record")
 
+    _activity: str
+    """What a server says of the job, which knows the whole record."""
     _packed: str | bytes
     _record: Mapping[str, str]
 

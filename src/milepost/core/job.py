@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Generic
 
-from milepost.core.activity import activity, outer_stage
+from milepost.core.activity import activity, is_between_runs, outer_stage
 from milepost.core.codecs import UNREADABLE, jsonable
 from milepost.core.html import bar
 from milepost.core.record import BY_NAME, PUBLIC, JobFields
@@ -72,14 +72,14 @@ class Job(JobFields, Generic[R_co]):
 
     @property
     def stage_progress(self) -> float | None:
-        """Return how far the open stage is, in [0, 1]; None without one, or while its total is unknown."""
-        stage = outer_stage(self.stages)
+        """Return how far the open stage is, in [0, 1]; None without one, between two runs, or while its total is unknown."""
+        stage = None if is_between_runs(self) else outer_stage(self.stages)
         return None if stage is None else stage.fraction
 
     @property
     def activity(self) -> str:
         """Return one line on what the job does: why it waits, its stage and count, its error, or who cancelled it."""
-        return activity(self)
+        return getattr(self, "_activity", None) or activity(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; times are ISO 8601 with ``+00:00``."""

@@ -10,8 +10,8 @@ import logging
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from milepost.core.codecs import continues_loops
 from milepost.core.errors import InvalidInputError
+from milepost.core.resume import continues_loops
 from milepost.core.serialization import from_json, safe_str, single_line
 from milepost.run.crash_report import masked, masked_line, redacted
 from milepost.run.cursor import Cursor, LoopScope, current_loop, duplicate_name_error

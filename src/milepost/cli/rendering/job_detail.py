@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from milepost.cli import formatting
 from milepost.cli.rendering.live import receipt_text, run_duration
 from milepost.cli.rendering.progress import (
-    is_between_runs,
     left_text,
     stage_label,
     stage_line,
@@ -19,7 +18,7 @@ from milepost.cli.rendering.progress import (
 )
 from milepost.cli.rendering.tables import print_table, print_value
 from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, glyph, pad
-from milepost.core.activity import LOOP_STAGE, counted, left_open, open_stage, progress_text
+from milepost.core.activity import LOOP_STAGE, counted, is_between_runs, left_open, open_stage, progress_text
 from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import ATTEMPTS_MAX
 from milepost.core.events import STATUS_KINDS, Event

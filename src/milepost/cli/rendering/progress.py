@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from milepost.cli import formatting
 from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, glyph, pad, truncate
-from milepost.core.activity import LOOP_STAGE, open_stage, own_message, progress_text
+from milepost.core.activity import LOOP_STAGE, is_between_runs, open_stage, own_message, progress_text
 from milepost.core.job import Eta, Job, JobStatus, Stage
 from milepost.core.values import MemberCounts
 
@@ -132,7 +132,7 @@ class JobProgress:
         )  # a message that an earlier stage has left is no longer true
         if job.stalled and not job.is_terminal:
             lines.append(Text(f"  {truncate(console, clean(job.stalled), width - 2)}", style_of(job), no_wrap=True))
-        elif member_counts(job) is not None:
+        elif member_counts(job) is not None or is_between_runs(job):
             lines.append(Text(f"  {truncate(console, clean(job.activity), width - 2)}", MUTED, no_wrap=True))
         elif fresh and (message := own_message(job)) and not job.is_terminal:
             lines.append(Text(f"  {truncate(console, clean(message), width - 2)}", MUTED, no_wrap=True))
@@ -225,11 +225,6 @@ def progress_bars(console: Console, jobs: Sequence[tuple[str, Job, JobProgress]]
         line.rstrip()
         drawn.append(line)
     return drawn
-
-
-def is_between_runs(job: Job) -> bool:
-    """Return whether the last run of the job has ended and the next one has not started."""
-    return job.status is JobStatus.PENDING and bool(job.attempts) and job.attempts[-1].ended_at is not None
 
 
 class RateMeter:

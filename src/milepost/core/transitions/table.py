@@ -80,6 +80,7 @@ ARCHIVE_RUN: tuple[Operation, ...] = (
 """Move the run whose end is in `ended` to the job's history. The current or last run is in the record itself."""
 RESET_TO_PENDING: tuple[Operation, ...] = (
     ("set", "progress", Const("0")),
+    ("clear", "progress_known"),
     ("set", "ready", Field("slot")),
     ("set", "ready", Field("ready_name")),
     ("stamp", "stale", Field("dispatch_after")),

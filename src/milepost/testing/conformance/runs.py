@@ -191,6 +191,29 @@ class Runs(Scenarios):
         assert (event.data["error"], event.data["stages"][0]["done"]) == (CRASH["error"], 5)
         assert [job.error, len(failure_rows(job.record))] == [CRASH["error"], 1]
 
+    @pytest.mark.parametrize("back", ["fail", "crash", "lost", "release", "retry"])
+    async def test_progress_of_a_run_ends_with_it(self, fixture: StoreFixture, back: str) -> None:
+        """A pending job showed the percentage of the stage in which its last run was lost."""
+        await fixture.create("a", worker_job())
+        token = token_of(await fixture.start("a", lease=0))
+        stages = '[{"name":"load","done":5,"total":10,"started_at":"2026-11-26T12:00:00+00:00"}]'
+        report = {"progress": "0.5", "progress_known": "0", "stages": stages, "cursors": '{"load":{"n":4,"of":10}}'}
+        await fixture.do("a", plans.plan_report(fixture.operation_id(), token, report))
+        ways: dict[str, Callable[[], Change]] = {
+            "fail": lambda: fail(fixture.operation_id(), token, 0),
+            "crash": lambda: _crash(fixture, token),
+            "lost": lambda: plans.plan_lease_expired(fixture.operation_id(), crashes_left=2, **CRASH),
+            "release": lambda: plans.plan_release(fixture.operation_id(), token, {}),
+            "retry": lambda: plans.plan_retry(fixture.operation_id()),
+        }
+        if back == "retry":
+            await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
+            await fixture.do("a", plans.plan_receipt(fixture.operation_id(), token, "cooperative", confirmed=True))
+        job = await fixture.made("a", ways[back]())
+        assert (job.status.value, job.progress, job.progress_known, job.stage_progress) == ("pending", 0.0, True, None)
+        assert len(job.stages) == 1, "what the last run had done is still shown as such"
+        assert job.activity.endswith(" · resumes load after 4 of 10 items")
+
     @pytest.mark.parametrize("back", ["fail", "fail stopping", "crash", "lost", "release", "release stopping"])
     async def test_start_clears_deadline_of_later_attempts(self, fixture: StoreFixture, back: str) -> None:
         """A job that had started in time expired when its next attempt came after `not_after`."""
