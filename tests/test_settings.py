@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
@@ -82,13 +81,22 @@ get_job_manager(), Jobs()
         ("strict", "no"),
     ],
 )
-def test_invalid_setting_in_code_names_its_variable(name: str, value: object) -> None:
+def test_invalid_setting_in_code_names_its_field(name: str, value: object) -> None:
     """Regression: only the environment was checked. With a negative retention, results were gone at once."""
     given: dict[str, Any] = {name: value}
-    (variable,) = (spec.metadata["env"] for spec in fields(Settings) if spec.name == name)
-    with pytest.raises(InvalidInputError) as refused:
+    with pytest.raises(InvalidInputError, match=f"^{name}: ") as refused:
         Settings(**given)
-    assert refused.value.field == variable
+    assert refused.value.field == name
+
+
+def test_lease_and_heartbeat_that_do_not_fit_name_the_one_that_was_given() -> None:
+    for given, text in (
+        ({"lease": 0.3}, "lease: 0.3 s is too short for a heartbeat of 0.2 s"),
+        ({"heartbeat": 20}, "heartbeat: 20.0 s is too long for a lease of 30.0 s"),
+        ({"heartbeat": 2, "lease": 3}, "heartbeat: 2.0 s is too long for a lease of 3.0 s"),
+    ):
+        with pytest.raises(InvalidInputError, match=f"^{text}"):
+            Settings(**given)
 
 
 def test_durations_in_code_may_be_text() -> None:

@@ -26,7 +26,10 @@ def _setting(env: str, default: Any, doc: str, *, shown: bool = True) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings. Durations are in seconds; environment variables also accept text such as ``2h``."""
+    """All settings. Durations are in seconds; environment variables also accept text such as ``2h``.
+
+    Raises InvalidInputError with the name of the field; `from_environment` with that of the variable.
+    """
 
     url: str | None = _setting(
         "MILEPOST_URL",
@@ -97,25 +100,28 @@ class Settings:
     def __post_init__(self) -> None:
         _ = self.captures
         if self.redact is not None and not all(self.redact.partition(":")[::2]):
-            raise InvalidInputError("MILEPOST_REDACT", f"{self.redact!r:.80} must have the form module:function")
+            raise InvalidInputError("redact", f"{self.redact!r:.80} must have the form module:function")
         if self.release is not None and (len(self.release) > 200 or not self.release.isprintable()):
-            raise InvalidInputError("MILEPOST_RELEASE", "must be at most 200 printable characters")
+            raise InvalidInputError("release", "must be at most 200 printable characters")
         for spec in fields(self):
-            variable, value = spec.metadata["env"], getattr(self, spec.name)
+            name, value = spec.name, getattr(self, spec.name)
             if isinstance(spec.default, bool):
                 if not isinstance(value, bool):
-                    raise InvalidInputError(variable, f"{value!r:.40} is not a bool")
+                    raise InvalidInputError(name, f"{value!r:.40} is not a bool")
             elif isinstance(spec.default, int):
                 if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**53:
-                    raise InvalidInputError(variable, f"{value!r:.40} is not a whole number above 0")
+                    raise InvalidInputError(name, f"{value!r:.40} is not a whole number above 0")
             elif isinstance(spec.default, float):
-                duration = seconds(value, variable)
-                if duration == 0 and spec.name != "job_ttl":
-                    raise InvalidInputError(variable, "must be more than 0 seconds")
-                object.__setattr__(self, spec.name, duration)
+                duration = seconds(value, name)
+                if duration == 0 and name != "job_ttl":
+                    raise InvalidInputError(name, "must be more than 0 seconds")
+                object.__setattr__(self, name, duration)
         if self.heartbeat * 2 > self.lease:
+            if self.heartbeat == defaults.HEARTBEAT:
+                remedy = f"too short for a heartbeat of {self.heartbeat} s; use at least twice as much"
+                raise InvalidInputError("lease", f"{self.lease} s is {remedy}")
             raise InvalidInputError(
-                "MILEPOST_HEARTBEAT",
+                "heartbeat",
                 f"{self.heartbeat} s is too long for a lease of {self.lease} s; use at most half of the lease",
             )
 
@@ -160,7 +166,11 @@ class Settings:
                 given[spec.name] = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
             else:
                 given[spec.name] = text
-        return cls(**given)
+        try:
+            return cls(**given)
+        except InvalidInputError as error:
+            variables = {spec.name: str(spec.metadata["env"]) for spec in fields(cls)}
+            raise InvalidInputError(variables[error.field], error.problem) from None
 
 
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -180,7 +190,7 @@ def _captures(text: str) -> frozenset[str]:
     names = frozenset(name.strip() for name in text.split(",")) - {"", "none"}
     for name in sorted(names - {"logging", "tqdm", "threads", "stdout"}):
         raise InvalidInputError(
-            "MILEPOST_CAPTURE", f"{name!r:.40} is not valid; choose from logging, tqdm, threads, stdout, none"
+            "capture", f"{name!r:.40} is not valid; choose from logging, tqdm, threads, stdout, none"
         )
     return names
 

@@ -257,5 +257,11 @@ def test_cut_response_is_named(server: Server, chunks: str) -> None:
     ],
 )
 def test_invalid_endpoint_setting_is_refused(name: str, value: str) -> None:
-    with pytest.raises(InvalidInputError, match=name):
+    with pytest.raises(InvalidInputError, match=f"^{name}: "):
         from_environment({name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("llm_max_tokens", 0), ("llm_concurrency", 65)])
+def test_invalid_limit_in_code_names_its_argument(name: str, value: int) -> None:
+    with pytest.raises(InvalidInputError, match=f"^{name}: "):
+        document_jobs(**{name: value})

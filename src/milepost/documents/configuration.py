@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import seconds
@@ -25,7 +25,7 @@ RESPONSE_FORMATS: Final = ("json_object", "json_schema")
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The operator's settings. A key is sent only to its own URL. Raises InvalidInputError for a value out of range."""
+    """The operator's settings. A key is sent only to its own URL. Raises InvalidInputError with the field out of range."""
 
     root: str | None = None
     database: str | None = field(default=None, repr=False)
@@ -52,16 +52,14 @@ class Configuration:
     def __post_init__(self) -> None:
         if self.llm_response_format not in (None, *RESPONSE_FORMATS):
             raise InvalidInputError(
-                "MILEPOST_LLM_RESPONSE_FORMAT",
+                "llm_response_format",
                 f"must be {' or '.join(RESPONSE_FORMATS)}, not {self.llm_response_format!r:.40}",
             )
         if self.llm_max_tokens is not None and self.llm_max_tokens < 1:
-            raise InvalidInputError("MILEPOST_LLM_MAX_TOKENS", f"must be at least 1, not {self.llm_max_tokens}")
+            raise InvalidInputError("llm_max_tokens", f"must be at least 1, not {self.llm_max_tokens}")
         for name in ("llm_concurrency", "embedding_concurrency"):
             if not 1 <= (concurrency := getattr(self, name)) <= _MAX_CONCURRENCY:
-                raise InvalidInputError(
-                    f"MILEPOST_{name.upper()}", f"must be from 1 to {_MAX_CONCURRENCY}, not {concurrency}"
-                )
+                raise InvalidInputError(name, f"must be from 1 to {_MAX_CONCURRENCY}, not {concurrency}")
 
     def embedding(self, endpoint: str | None = None) -> tuple[str | None, str | None]:
         """Return the URL of the embedding server, and its key if the URL is the configured one."""
@@ -91,29 +89,33 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Configurat
     duration = SECONDS_PER_FILE if longest is None else seconds(longest, "MILEPOST_DOCUMENTS_SECONDS_PER_FILE")
     if duration <= 0:
         raise InvalidInputError("MILEPOST_DOCUMENTS_SECONDS_PER_FILE", "must be more than 0 seconds")
-    return Configuration(
-        root=text("MILEPOST_DOCUMENTS_ROOT"),
-        database=text("MILEPOST_DOCUMENTS"),
-        model=text("MILEPOST_DOCUMENTS_MODEL"),
-        model_path=text("MILEPOST_DOCUMENTS_MODEL_PATH"),
-        embedding_url=text("MILEPOST_EMBEDDING_URL"),
-        embedding_key=text("MILEPOST_EMBEDDING_KEY"),
-        llm_url=text("MILEPOST_LLM_URL"),
-        llm_model=text("MILEPOST_LLM_MODEL"),
-        llm_key=text("MILEPOST_LLM_KEY"),
-        rerank_url=text("MILEPOST_RERANK_URL"),
-        rerank_key=text("MILEPOST_RERANK_KEY"),
-        rerank_model=text("MILEPOST_RERANK_MODEL"),
-        entity_rules=text("MILEPOST_ENTITY_RULES"),
-        llm_response_format=text("MILEPOST_LLM_RESPONSE_FORMAT"),
-        llm_max_tokens=number("MILEPOST_LLM_MAX_TOKENS", None),
-        llm_concurrency=number("MILEPOST_LLM_CONCURRENCY", CONCURRENCY),
-        embedding_concurrency=number("MILEPOST_EMBEDDING_CONCURRENCY", CONCURRENCY),
-        max_bytes=MAX_BYTES if most is None else int(most),
-        seconds_per_file=duration,
-        approximate_from=number("MILEPOST_DOCUMENTS_APPROXIMATE_FROM", None),
-        owner_label=text("MILEPOST_DOCUMENTS_OWNER_LABEL"),
-    )
+    given: dict[str, Any] = {
+        "root": text("MILEPOST_DOCUMENTS_ROOT"),
+        "database": text("MILEPOST_DOCUMENTS"),
+        "model": text("MILEPOST_DOCUMENTS_MODEL"),
+        "model_path": text("MILEPOST_DOCUMENTS_MODEL_PATH"),
+        "embedding_url": text("MILEPOST_EMBEDDING_URL"),
+        "embedding_key": text("MILEPOST_EMBEDDING_KEY"),
+        "llm_url": text("MILEPOST_LLM_URL"),
+        "llm_model": text("MILEPOST_LLM_MODEL"),
+        "llm_key": text("MILEPOST_LLM_KEY"),
+        "rerank_url": text("MILEPOST_RERANK_URL"),
+        "rerank_key": text("MILEPOST_RERANK_KEY"),
+        "rerank_model": text("MILEPOST_RERANK_MODEL"),
+        "entity_rules": text("MILEPOST_ENTITY_RULES"),
+        "llm_response_format": text("MILEPOST_LLM_RESPONSE_FORMAT"),
+        "llm_max_tokens": number("MILEPOST_LLM_MAX_TOKENS", None),
+        "llm_concurrency": number("MILEPOST_LLM_CONCURRENCY", CONCURRENCY),
+        "embedding_concurrency": number("MILEPOST_EMBEDDING_CONCURRENCY", CONCURRENCY),
+        "max_bytes": MAX_BYTES if most is None else int(most),
+        "seconds_per_file": duration,
+        "approximate_from": number("MILEPOST_DOCUMENTS_APPROXIMATE_FROM", None),
+        "owner_label": text("MILEPOST_DOCUMENTS_OWNER_LABEL"),
+    }
+    try:
+        return Configuration(**given)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"MILEPOST_{error.field.upper()}", error.problem) from None
 
 
 job_configuration: Final[ContextVar[Configuration | None]] = ContextVar("milepost_documents", default=None)
