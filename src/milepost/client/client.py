@@ -36,10 +36,10 @@ from milepost.core.options import json_object, validate_type_name
 from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.result_types import R
 from milepost.core.serialization import Duration, from_micros, seconds
-from milepost.manager.manager import AsyncJobManager, id_of
+from milepost.manager.manager import AsyncJobManager
 from milepost.manager.options import CreateOptions
 from milepost.manager.sync import JobManager
-from milepost.manager.validation import make_query, status_value
+from milepost.manager.validation import id_of, make_query, query_error, status_value
 from milepost.query.filters import Filter
 from milepost.run.track import AsyncTrack
 from milepost.settings import Settings, settings
@@ -152,6 +152,8 @@ class AsyncClient(JobCalls, ScheduleCalls, LimitCalls, AsyncJobManager):
             params["cursor"] = cursor
         if isinstance(query, str | Filter):
             params["q"] = query if isinstance(query, str) else query.text
+        elif query is not None and not isinstance(query, Query):
+            raise query_error(query)
         elif query is not None:
             params["q"] = _filter_text(query)
             params["label"] = [f"{name}:{value}" for name, value in query.select.labels if name[0] != ":"]

@@ -172,6 +172,10 @@ PUBLIC = tuple(name for name in Schedule.__dataclass_fields__ if name not in ("f
 
 def schedule_key(name: str) -> str:
     """Return the key of the schedule of a name. Raises ScheduleNotFoundError for a name that none can have."""
+    if not isinstance(name, str):
+        raise InvalidInputError(
+            "name", f"{single_line(repr(name), 80)} is a {type(name).__name__}; pass the name of a schedule"
+        )
     if not _NAME.match(name):
         raise ScheduleNotFoundError(single_line(name, 200))
     return SCHEDULES + name

@@ -266,10 +266,20 @@ def validate_new_id(job_id: object) -> str:
 
 
 def known_id(job_id: str) -> str:
-    """Return a valid id. Raises JobNotFoundError for one that no job can have."""
-    if not is_id(job_id):
+    """Return a valid id. Raises JobNotFoundError for one that no job can have, and InvalidInputError for what is no text."""
+    if not may_be_id(job_id):
         raise JobNotFoundError(single_line(job_id, 200))
     return job_id
+
+
+def may_be_id(job_id: object) -> TypeGuard[str]:
+    """Return whether a job can have this id. Raises InvalidInputError for what is no text, such as a Job; None is no id."""
+    if job_id is not None and not isinstance(job_id, str):
+        remedy = "pass its job_id" if hasattr(job_id, "job_id") else "pass the id of a job"
+        raise InvalidInputError(
+            "job_id", f"{single_line(repr(job_id), 80)} is a {type(job_id).__name__}, not a str; {remedy}"
+        )
+    return is_id(job_id)
 
 
 def validate_job_type(job_type: object) -> str:

@@ -22,8 +22,8 @@ from milepost.core.serialization import (
     RESULT_BYTES,
     US,
     Duration,
-    is_id,
     known_id,
+    may_be_id,
     seconds,
     single_line,
     to_json,
@@ -40,9 +40,11 @@ from milepost.manager.schedules import ScheduleMethods
 from milepost.manager.usage import UsageMethods
 from milepost.manager.validation import (
     creation_error,
+    id_of,
     job_fields,
     make_query,
     plan_new,
+    query_of,
     rejection_error,
     result_of,
     status_value,
@@ -60,6 +62,7 @@ from milepost.stores.query import Page, Query, find, position
 from milepost.stores.refused_groups import closed_batch, refuse_foreign_batches
 
 if TYPE_CHECKING:
+    from milepost.query.filters import Filter
     from milepost.query.statistics import History
 
 
@@ -123,7 +126,7 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
 
     async def get_job(self, job_id: str) -> Job | None:
         """Return the job, or None if it does not exist."""
-        return await self.store.get(job_id) if is_id(job_id) else None
+        return await self.store.get(job_id) if may_be_id(job_id) else None
 
     async def update_job(
         self,
@@ -173,14 +176,18 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
 
         Raises IllegalTransitionError for a single child of an open parent.
         """
-        if is_id(job_id):
+        if may_be_id(job_id):
             await descendants.delete(self.store, job_id, self._new_operation_id)
 
     # --- find, cancel, retry, watch, track ---
 
-    async def find(self, query: Query | None = None, limit: int = LIST_LIMIT, cursor: str | None = None) -> Page:
-        """Return one page of the jobs that match a query, with the total. Filters apply before the limit."""
-        return await self._page(query if query is not None else Query(), limit, cursor, counted=True)
+    async def find(self, query: Query | Filter | str | None = None, limit: int = LIST_LIMIT, cursor: str | None = None) -> Page:  # fmt: skip
+        """Return one page of the jobs that match a filter, such as ``"status:failed type:load"``, with the total.
+
+        A filter applies before the limit. `query` may also be a parsed filter, or a Query.
+        """
+        now = await self.store.now() if isinstance(query, str) else 0
+        return await self._page(query_of(query, now), limit, cursor, counted=True)
 
     async def _page(self, query: Query, limit: int, cursor: str | None, *, counted: bool) -> Page:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
@@ -364,11 +371,6 @@ def open_runtime(store: Store | str | None, ttl: float | None, options: Settings
         right = "AsyncJobManager" if blocking else "JobManager"
         raise InvalidInputError("store", f"a {'blocking' if store.blocking else 'async'} store needs {right}")
     return Runtime(store, options, options.job_ttl if ttl is None else seconds(ttl, "ttl"))
-
-
-def id_of(job: Job | str) -> str:
-    """Return the id of a job that a caller gave as a Job or by its id."""
-    return job if isinstance(job, str) else job.job_id
 
 
 def _found(job: Job | None, job_id: str) -> Job:

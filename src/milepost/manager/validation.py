@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from milepost.core.defaults import CRASHES, MAX_ATTEMPTS
 from milepost.core.errors import (
@@ -47,6 +47,9 @@ from milepost.run.otel import current_trace
 from milepost.stores.protocol import Select, Store, WriteResult
 from milepost.stores.query import Query
 from milepost.stores.refused_groups import group_error
+
+if TYPE_CHECKING:
+    from milepost.query.filters import Filter
 
 log = logging.getLogger("milepost.manager")
 log.addHandler(logging.NullHandler())
@@ -104,7 +107,7 @@ def submit_fields(
             raise InvalidInputError(name, f"cannot be combined with {instant}; omit one of them")
     _check_times(options)
     for name in ("queue", "limit_key"):
-        if options.get(name) == job_type:
+        if name in options and options[name] == job_type:
             del options[name]
     slot = slot_name(options.get("limit_key") or job_type, options.get("partition"))
     ready = ready_name(job_type, options.get("queue"), slot)
@@ -208,6 +211,36 @@ def make_query(
             None if created_before is None else to_micros(created_before, "created_before"),
         )
     )
+
+
+def query_of(query: Query | Filter | str | None, now: int) -> Query:
+    """Return the query of a filter, given as text or parsed. `now` is in microseconds. Raises InvalidInputError, FilterError."""
+    if query is None or isinstance(query, Query):
+        return Query() if query is None else query
+    from milepost.query.filters import Filter, parse_filter  # here, because most programs do without it
+
+    if isinstance(query, str):
+        return parse_filter(query, now=now).query
+    if isinstance(query, Filter):
+        return query.query
+    raise query_error(query)
+
+
+def query_error(query: object) -> InvalidInputError:
+    """Return the error for what is no query."""
+    return InvalidInputError(
+        "query",
+        f"{single_line(repr(query), 60)} is a {type(query).__name__}; pass a filter such as 'status:failed type:load'",
+    )
+
+
+def id_of(job: Job | str) -> str:
+    """Return the id of a job that a caller gave as a Job or by its id. Raises InvalidInputError."""
+    found = job if isinstance(job, str) else getattr(job, "job_id", None)
+    if not isinstance(found, str):
+        given = f"{single_line(repr(job), 80)} is a {type(job).__name__}"
+        raise InvalidInputError("job", f"{given}; pass a Job or the id of one")
+    return found
 
 
 def rejection_error(outcome: WriteResult, job_id: str, verb: str, target: JobStatus | None = None) -> RejectedError:

@@ -142,7 +142,7 @@ def read_cursor(cursor: str) -> Position:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         when, _, job_id = text.partition(":")
         return Position(int(when), validate_job_id(job_id))
-    except (binascii.Error, ValueError, InvalidInputError):
+    except (binascii.Error, ValueError, TypeError, InvalidInputError):
         raise InvalidInputError(
             "cursor", f"{cursor!r:.60} is not a valid cursor; omit it to start from the first page"
         ) from None
