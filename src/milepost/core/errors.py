@@ -110,11 +110,11 @@ class DuplicateJobError(RejectedError):
 
 
 class IllegalTransitionError(RejectedError):
-    """The lifecycle has no such move from the job's current status."""
+    """The status of the job does not allow this change, for example a cancel of a job that has ended."""
 
 
 class LeaseHeldError(RejectedError):
-    """A run owns the record; callers can only cancel it."""
+    """A run, or an open transaction, holds the job; callers can only cancel it. `track` raises it for a key with a live run."""
 
 
 class TooManyRequestsError(RejectedError):

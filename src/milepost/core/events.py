@@ -25,10 +25,17 @@ LIFECYCLE_KINDS = STATUS_KINDS | {"receipt", "deleted"}
 class Event:
     """One accepted change of one job. `version` is the job's version after it and the event's sequence number.
 
-    `status`, `progress` and `message` are None if the change did not touch them. `data` depends on the kind: `log` has
-    ``{"lines": [{"at", "level", "text"}]}``; `stage` and `checkpoint` have what changed; `skipped` (made by a watch,
-    never stored) has ``{"after", "before"}``, between which progress or log events are no longer kept.
-    `position` is set on events from a watch: another watch resumes after it.
+    `status`, `progress` and `message` are None if the change did not touch them. `position` is set on events from a watch:
+    another watch resumes after it. The kinds are
+
+    - ``created``, ``running``, ``retrying``, ``released``, ``suspended``, ``completed``, ``failed``, ``cancelled``, ``receipt``
+      and ``deleted``: the lifecycle;
+    - ``progress``, ``stage``, ``log``, ``checkpoint``, ``step``, ``asked``, ``answered``, ``paused``, ``resumed``, ``stalled``,
+      ``ready`` (nothing holds it any more) and ``closed`` (of a batch): what else changed;
+    - ``snapshot`` and ``skipped``, which a watch makes.
+
+    `data` depends on the kind: `log` has ``{"lines": [{"at", "level", "text"}]}``; `skipped` has ``{"after", "before"}``,
+    versions between which progress or log events are no longer kept; others have the fields that changed.
     """
 
     job_id: str

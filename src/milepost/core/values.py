@@ -40,7 +40,7 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage of a run. `done` and `total` (None: unknown) count `unit`s; times are ISO 8601 texts."""
+    """A stage of a run. `done` and `total` (None: unknown) count `unit`s; `parent` is a name; times are ISO 8601 texts."""
 
     name: str
     weight: float = 1.0
@@ -72,7 +72,12 @@ class ItemCounts:
 
 @dataclass(frozen=True, slots=True)
 class WaitingFor:
-    """Why a pending job has not started, or the open question of a running one: a code, and the values that its text needs."""
+    """Why a pending job has not started, or the open question of a running one: a code, and the values that its text needs.
+
+    Codes: ``no_worker``, ``queue_not_served``, ``paused`` (its type), ``limit_reached``, ``partition_limit_reached``,
+    ``rate_reached``, ``gate_closed``, ``starts_at``, ``retries_at``, ``wakes_at``, ``jobs_ahead``, ``many_jobs_ahead``,
+    ``after``, ``answer``, ``paused_job`` and ``previous_run_stopping``.
+    """
 
     code: str
     params: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +100,11 @@ class Eta:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The crash report of a failed attempt. Memory is in bytes."""
+    """The crash report of a failed attempt.
+
+    `kind` is a FailureKind, `type` the class of the exception; `peak_memory` is in bytes, `at` and `last_checkpoint_at` are
+    ISO 8601 texts.
+    """
 
     kind: str
     type: str | None = None
@@ -122,7 +131,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """How the code of a cancelled or timed-out run stopped. `confirmed` is True if it was seen to stop, None if unknown."""
+    """How the code of a cancelled or timed-out run stopped. `confirmed` is True if it was seen to stop, None if unknown.
+
+    `how` is ``never_started``, ``cooperative``, ``task_cancelled``, ``terminated``, ``killed``, ``already_finished``,
+    ``still_running`` or ``lease_expired``. `late_result` is what the code returned after the stop was requested.
+    """
 
     requested_at: datetime | None
     requested_by: str | None = None

@@ -65,8 +65,8 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     """One attempt at a job, as its code sees it.
 
     `last_checkpoint` is the value that an earlier attempt recorded last, or None. Set `result` to the result of the job
-    (JSON). `fence` is a fencing token: it grows with each attempt at any job of the namespace, so that a store of your
-    own can reject writes with a lower one.
+    (JSON). `fence` is a fencing token: it grows with each run of the job, so that a storage of your own can refuse
+    writes with a lower one.
     """
 
     _captures: frozenset[str] | None = None

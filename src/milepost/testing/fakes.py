@@ -181,7 +181,7 @@ class _RecordingCheckpointWriter(CheckpointWriter):
 
 
 class FakeAsyncRun(AsyncRun, FakeRun):
-    """The same for async job code."""
+    """A FakeRun for async job code, whose calls that wait are awaited."""
 
 
 class FakeOptions(TypedDict, total=False):

@@ -81,7 +81,7 @@ def create_router(jobs: Any, *, auth: Any) -> APIRouter:
     """Return the API under ``/api`` as a router for any FastAPI application.
 
     `jobs` is a `Jobs`, a manager or a store URL. `auth` is `milepost.web.auth.none()`, `.api_keys()` or a FastAPI
-    dependency.
+    dependency. Raises InvalidInputError for any other `auth`.
     """
     router, _ = make_router(jobs, auth)
     return router
@@ -98,7 +98,8 @@ def make_router(jobs: Any, auth: Any) -> tuple[APIRouter, WebContext]:
 def attach(app: FastAPI, jobs: Any, *, auth: Any, dashboard: str = "/jobs") -> WebContext:
     """Add the web interface to an application: ``/api/...``, the dashboard, ``/healthz``, ``/readyz``, ``/metrics``.
 
-    Raises InvalidInputError if the application has it already, because only the first would handle requests.
+    `jobs` and `auth` are as for `create_router`; `dashboard` is the path of the dashboard. Raises InvalidInputError also if
+    the application has the interface already, because only the first would handle requests.
     """
     if getattr(app.state, "milepost", None) is not None:
         raise InvalidInputError(

@@ -36,7 +36,12 @@ OnDuplicate = Literal["return", "refuse", "supersede"]
 
 
 class SubmitOptions(SubmitFields, total=False):
-    """The options of a submit."""
+    """The options of a submit: those of `SubmitFields`, and these.
+
+    - `on_duplicate`: what happens if a pending or running job has the same `unique_key`: "return" that job (default),
+      "refuse", or "supersede" it.
+    - `job_id`: the id of the new job (default: generated).
+    """
 
     on_duplicate: OnDuplicate
     job_id: str | None
