@@ -120,7 +120,7 @@ class FakeRun(Run):
         self.stop(JobCancelled(reason))
 
     def heartbeat(self) -> None:
-        """Report as the heartbeat does every second: a loop with `state` takes its position before its next item."""
+        """Report as the heartbeat does five times a second: a loop with `state` takes its position before its next item."""
         self._report()
 
     def next_attempt(self) -> Self:
