@@ -19,8 +19,7 @@ SETTINGS = ROOT / "docs" / "reference" / "settings.md"
 HEAD = """# Settings
 
 Read from the environment when they are first needed; in code, `Settings(lease=60)` is given to a manager or a `Jobs` as
-`options=`. Durations are in seconds; the variables also take text such as `2h`. This page is made from `Settings` by
-`python scripts/docs.py --settings`.
+`options=`. Durations are in seconds; the variables also take text such as `2h`.
 
 `--url` comes first, then the `Settings` given in code, then the environment, then the defaults. `Settings` given in code replace
 the environment completely, also for `milepost worker`, `run` and `submit` with MODULE:APP.
