@@ -20,7 +20,7 @@ NOT_RUN = {
     "docs/how-to/ask.md#0": "it waits for the answer of a person",
     "docs/how-to/cancel.md#0": "it takes a quarter of an hour, to be cancelled",
     "docs/how-to/django.md#2": "it is a module of a Django project, whose worker runs it",
-    "docs/how-to/mcp.md#0": "it is a server, which runs a tool when a client calls it",
+    "docs/how-to/mcp.md#1": "it is a server, which runs a tool when a client calls it",
     "docs/how-to/testing.md#1": "it is a file of tests, which pytest runs",
     "examples/background_tasks.py": "its loop runs in a server, and ends with it: no other process continues a request",
     "examples/dask_embed.py": "it starts a cluster, whose processes outlive the kill of the program",
