@@ -114,11 +114,11 @@ def test_clock_change_takes_no_job_from_live_worker(
     The test only reads: to wait for a job it would sweep, by the clock that the workers no longer have.
     """
     clock = FakeClock(tmp_path / "clock")
-    workers = make_workers(sqlite_url, lease=3.0)  # longer than a busy disk stands still
+    workers = make_workers(sqlite_url, lease=60.0)  # longer than a busy disk stands still, and much shorter than the jump
     with closing(workers.jobs()) as jobs:
         workers.start(**clock.environment)
         workers.start(**clock.environment)
-        made = [jobs.enqueue("steps", {"count": 60, "pause": workers.lease / 40}) for _ in range(4)]
+        made = [jobs.enqueue("steps", {"count": 60, "pause": 0.05}) for _ in range(4)]
         workers.noted("began at 0", 4)
         workers.noted("step 5")
         clock.jump(offset)

@@ -52,11 +52,13 @@ def test_older_release_keeps_newer_fields(workers: Workers, jobs: Jobs) -> None:
     newer.kill()
     newer.wait()
     done = jobs.wait(job.job_id, PATIENCE)
-    assert (done.status, done.result, done.attempt, starts(jobs, job)) == ("completed", 200, 1, 2)
+    assert (done.status, done.result, done.attempt) == ("completed", 200, 1)
+    assert starts(jobs, job) >= 2  # the older one, too, may lose a lease on a busy machine
     assert done.worker is not None
     assert f":{older.pid}:" in done.worker
     assert done.record["zone"] == ZONE, "the older release has lost a field of the newer one"
-    assert [event.data.get("zone") for event in jobs.events(job.job_id) if event.kind == "running"] == [ZONE, None]
+    first, *others = [event.data.get("zone") for event in jobs.events(job.job_id) if event.kind == "running"]
+    assert (first, set(others)) == (ZONE, {None})
     assert kinds(jobs, job)[-1] == "completed"
 
 

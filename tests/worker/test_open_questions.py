@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from milepost import AsyncRun, Jobs, QuestionExpiredError, Run
+from tests.chaos.calibration import slowness
 from tests.waiting import PATIENCE, current, until
 
 pytestmark = pytest.mark.timing
@@ -23,20 +24,21 @@ class Repeats:
     def __init__(self) -> None:
         self.starts = 0
         self.is_repeating, self.may_ask = threading.Event(), threading.Event()
+        self.expires = slowness()  # a question that expires before its job is suspended is settled without a repetition
 
     def run(self, run: Run) -> bool:
         self.starts += 1
         if self.starts == 2:
             self.is_repeating.set()
             assert self.may_ask.wait(PATIENCE)
-        return run.ask("publish", "Publish?", bool, expires=0.2, default=False)
+        return run.ask("publish", "Publish?", bool, expires=self.expires, default=False)
 
     async def arun(self, run: AsyncRun) -> bool:
         self.starts += 1
         if self.starts == 2:
             self.is_repeating.set()
             assert await asyncio.to_thread(self.may_ask.wait, PATIENCE)
-        return await run.ask("publish", "Publish?", bool, expires=0.2, default=False)
+        return await run.ask("publish", "Publish?", bool, expires=self.expires, default=False)
 
 
 @pytest.mark.parametrize("name", ["run", "arun"])
