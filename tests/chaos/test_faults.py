@@ -114,7 +114,7 @@ def test_clock_change_takes_no_job_from_live_worker(
     The test only reads: to wait for a job it would sweep, by the clock that the workers no longer have.
     """
     clock = FakeClock(tmp_path / "clock")
-    workers = make_workers(sqlite_url, lease=60.0)  # longer than a busy disk stands still, and much shorter than the jump
+    workers = make_workers(sqlite_url, lease=60.0)  # far longer than a busy disk stands still
     with closing(workers.jobs()) as jobs:
         workers.start(**clock.environment)
         workers.start(**clock.environment)
