@@ -9,6 +9,10 @@ import pytest
 
 from milepost import Jobs, Run
 from milepost.core.job import Job
+from milepost.core.transitions import plan_create
+from milepost.manager.validation import submit_fields
+from milepost.stores.protocol import Write
+from milepost.stores.sync_bridge import run_sync
 from tests.cli.stores_fixture import StoreFixture
 from tests.waiting import PATIENCE, until
 
@@ -128,3 +132,13 @@ def test_newer_job_is_shown_instead_of_a_retry_under_its_unique_key(where: Store
     assert next_steps(where, first) == [f"milepost show {newer.job_id}", "milepost logs", "milepost rm"]
     assert "a newer job has its unique key" in where.run("retry", first.job_id).stderr
     assert next_steps(where, other) == ["milepost retry", "milepost logs", "milepost rm"]
+
+
+def test_retry_is_offered_for_a_job_of_a_task_queue(where: StoreFixture, jobs: Jobs) -> None:
+    """Regression: neither `show` nor a filter offered the retry that works."""
+    fields = submit_fields("reports", params=None, task_queue="celery")
+    run_sync(jobs.store.apply([Write("reports-1", plan_create(fields, "first"))]))
+    job = jobs.cancel_job("reports-1")
+    assert jobs.retry_check(job.job_id).reason is None
+    assert next_steps(where, job) == ["milepost retry", "milepost logs", "milepost rm"]
+    assert "reports-1  pending" in where.call("retry", "status:cancelled", "--yes")

@@ -226,6 +226,11 @@ def jobs_argument(function: F) -> F:
     return click.argument("words", metavar="ID|@last|FILTER|-...", type=JobId(), nargs=-1)(function)
 
 
+def may_be_retried(job: Job) -> bool:
+    """Return whether `milepost retry` returns a job to pending, unless `retry_check` says why not."""
+    return job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and job.run_by in ("worker", "external")
+
+
 def count_by_status(jobs: Sequence[Job]) -> str:
     """Return the number of jobs by status: ``3 jobs (2 failed, 1 running)``."""
     statuses = Counter(job.status.value for job in jobs)

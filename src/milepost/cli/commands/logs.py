@@ -11,8 +11,8 @@ import click
 from milepost.cli import exit_codes, formatting
 from milepost.cli.commands.watch import JobFollower
 from milepost.cli.context import CommandContext, current, session_options
-from milepost.cli.job_selection import JobId, resolve_job, shortest_id
-from milepost.cli.rendering.job_detail import has_earlier_runs, may_be_retried, print_job
+from milepost.cli.job_selection import JobId, may_be_retried, resolve_job, shortest_id
+from milepost.cli.rendering.job_detail import has_earlier_runs, print_job
 from milepost.cli.rendering.live import OutageNotice, echo, echo_json, ended_text, raise_if_output_closed
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean
 from milepost.core.events import Event, StreamPosition

@@ -12,11 +12,11 @@ import click
 
 from milepost.cli import exit_codes, formatting
 from milepost.cli.context import CommandContext, current, session_options
-from milepost.cli.job_selection import confirm_change, count_by_status, jobs_argument, select_jobs
+from milepost.cli.job_selection import confirm_change, count_by_status, jobs_argument, may_be_retried, select_jobs
 from milepost.cli.rendering.live import echo, echo_json, ended_text
 from milepost.cli.rendering.terminal import STYLES, clean, glyph
 from milepost.core.errors import IllegalTransitionError, JobNotFoundError, RejectedError
-from milepost.core.job import Job, JobStatus
+from milepost.core.job import Job
 
 POLL_INTERVAL = 0.1
 MAX_WAIT_SECONDS = 60.0
@@ -152,9 +152,6 @@ def _each(words: tuple[str, ...], change: Callable[[Any, str], Job]) -> int:
     return _change_each(jobs, change_one)
 
 
-RETRYABLE_STATUSES = (JobStatus.FAILED, JobStatus.CANCELLED)
-
-
 @click.command("retry")
 @jobs_argument
 @click.option(
@@ -175,13 +172,11 @@ def retry(words: tuple[str, ...], only_failed: bool, from_start: bool, dependent
     context = current()
     jobs, by_filter = select_jobs(context, words)
     if by_filter:
-        jobs = [
-            job
-            for job in jobs
-            if job.run_by == "worker" and (job.is_terminal if only_failed else job.status in RETRYABLE_STATUSES)
-        ]
         if only_failed:
-            jobs = [job for job in jobs if job.item_counts is not None and job.item_counts.failed_keys]
+            ended = [job for job in jobs if job.run_by == "worker" and job.is_terminal]
+            jobs = [job for job in ended if job.item_counts is not None and job.item_counts.failed_keys]
+        else:
+            jobs = [job for job in jobs if may_be_retried(job)]
         if not confirm_change(
             context, "retry", jobs, "failed items in any" if only_failed else "failed or cancelled worker", yes=yes
         ):

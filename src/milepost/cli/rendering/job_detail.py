@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from milepost.cli import formatting
+from milepost.cli.job_selection import may_be_retried
 from milepost.cli.rendering.live import receipt_text, run_duration
 from milepost.cli.rendering.progress import (
     left_text,
@@ -233,11 +234,6 @@ def _without_repeats(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open_questions(job: Job) -> list[Question]:
     return [] if job.is_terminal else [one for one in job.questions if one.state == "open"]
-
-
-def may_be_retried(job: Job) -> bool:
-    """Return whether `milepost retry` returns a job to pending."""
-    return job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and job.run_by == "worker"
 
 
 def _steps(job: Job, short: str, *, instead_of_retry: Sequence[str] | None) -> list[str]:
