@@ -11,7 +11,7 @@ from milepost.cli import formatting
 from milepost.cli.job_selection import short_ids
 from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.progress import as_of, remaining_range, state_of, style_of
-from milepost.cli.rendering.terminal import MUTED, bar, clean, glyph
+from milepost.cli.rendering.terminal import MUTED, bar, cells, clean, glyph
 from milepost.core.activity import progress_text
 from milepost.core.job import Job
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BAR_MIN_WIDTH, AGE_MIN_WIDTH, TOOK_MIN_WIDTH, TITLE_MIN_WIDTH = 64, 100, 120, 140
 MAX_TYPE_WIDTH, MAX_TITLE_WIDTH = 16, 24
+YIELDING = ("TITLE", "TOOK", "CREATED", "PROGRESS", "LEFT", "%", "TYPE")
+"""The columns that a table of jobs leaves out where others are too wide, such as the ids of children."""
 MARGIN = "  "
 PLAIN_HEADING = ("ID", "TYPE", "STATUS", "%", "CREATED", "ACTIVITY")
 
@@ -64,7 +66,7 @@ class Column(NamedTuple):
 
 
 def columns_of(console: Console, jobs: Sequence[Job], width: int, *, utc: bool) -> list[Column]:
-    """Return the columns of a table of jobs that fit a width."""
+    """Return the columns of a table of jobs that fit a width. Those of YIELDING give way to the activity, first one first."""
     from rich.text import Text
 
     now = datetime.now(UTC)
@@ -87,7 +89,14 @@ def columns_of(console: Console, jobs: Sequence[Job], width: int, *, utc: bool) 
         Column("TITLE", "left", TITLE_MIN_WIDTH, lambda job: Text(_title(job)[:MAX_TITLE_WIDTH])),
         Column("ACTIVITY", "left", 0, lambda job: Text(clean(job.activity), MUTED)),
     )
-    return [column for column in columns if width >= column.min_width]
+    shown = [column for column in columns if width >= column.min_width]
+    sizes = {column.name: max((cells(column.name), *(column.cell(job).cell_len for job in jobs))) for column in shown}
+    least = min(sizes["ACTIVITY"], MIN_LAST_COLUMN_WIDTH)
+    for name in YIELDING:
+        if width - sum(sizes[column.name] + 2 for column in shown[:-1]) >= least:
+            break
+        shown = [column for column in shown if column.name != name]
+    return shown
 
 
 def table(console: Console, jobs: Sequence[Job], *, utc: bool) -> RenderableType:
