@@ -8,12 +8,14 @@ import os
 import re
 import sqlite3
 from contextlib import closing
+from functools import partial
 
 import pytest
 import redis
 from rich.console import Console
 
 from milepost.cli.rendering.tables import table
+from milepost.core.errors import LayoutMismatchError
 from milepost.core.job import Job
 from milepost.manager.sync import JobManager
 from tests.cli.stores_fixture import STORES, StoreFixture
@@ -89,6 +91,22 @@ def test_ids_of_children_are_shortened() -> None:
     shown = [line.split()[1] for line in output.getvalue().splitlines()[1:]]
     assert shown == ["01a225dc", *(f"{root}.{tail[:-18]}" for tail in tails)]
     assert output.getvalue().count("generic") == 4
+
+
+@pytest.mark.parametrize(("columns", "left_out"), [(80, ["PROGRESS"]), (64, ["%", "TYPE"]), (110, ["CREATED"])])
+def test_columns_give_way_to_the_activity(columns: int, left_out: list[str]) -> None:
+    """Regression: beside the ids of children nothing said what a job does."""
+    root = "01a225dc-596b-7f45-ac98-5b274aa55226"
+    record = {"type": "children", "status": "failed", "created": "0", "error": "no such file"}
+    children = [Job.stored(f"{root}.{tail}AAAAAAAAAAAAAAAAAAAAA", record) for tail in "xyz"]
+    output = io.StringIO()
+    console = Console(file=output, width=columns, force_terminal=True, color_system=None)
+    console.print(table(console, children, utc=True))
+    heading, *rows = output.getvalue().splitlines()
+    assert heading.split()[-1] == "ACTIVITY"
+    assert set(left_out).isdisjoint(heading.split())
+    assert [row.split()[1] for row in rows] == [f"{root}.{tail}AAA" for tail in "xyz"]
+    assert [row.rstrip().endswith("no such file") for row in rows] == [True] * 3
 
 
 @pytest.mark.parametrize(("command", "left_out"), [("stats", "WAIT P50"), ("failures", "TYPES")])
@@ -207,3 +225,31 @@ def test_newer_layout_is_one_line_error(where: StoreFixture) -> None:
     assert "unknown store layout 0; restore the store from a backup" in where.error_line("migrate", code=1)
     write("1")
     assert where.rows("migrate") == [{"from": 1, "to": 1, "moved": False}]
+
+
+@pytest.mark.parametrize(
+    ("change", "lacks"),
+    [
+        ("DROP TABLE subqueues", "no such table: subqueues"),
+        ("ALTER TABLE events RENAME COLUMN at TO moment", "no such column: at"),
+        ("DROP INDEX jobs_deadline; ALTER TABLE jobs DROP COLUMN deadline", "table jobs has no column named deadline"),
+        ("DROP INDEX jobs_deadline", "no such index: jobs_deadline"),
+    ],
+)
+def test_store_of_a_development_version_is_one_line_error(milepost: CommandRunner, change: str, lacks: str) -> None:
+    """Regression: a store without a table that this release has ended in a traceback of SQLite."""
+    path = milepost.folder / "old.db"
+    manager = JobManager(f"sqlite:///{path}")
+    manager.enqueue("generic")
+    manager.close()
+    with closing(sqlite3.connect(path)) as file:
+        file.executescript(change)
+    use = manager.list_jobs if "column" not in lacks else partial(manager.enqueue, "generic")
+    with pytest.raises(LayoutMismatchError) as caught:
+        use()
+    line = str(caught.value)
+    manager.close()
+    remedy = "use that version, or move the store away and start anew"
+    assert line == f"{path}: made by another version of milepost ({lacks}); {remedy}"
+    if change == "DROP TABLE subqueues":
+        assert milepost.error_line("ls", "--url", f"sqlite:///{path}", code=1) == f"milepost: {line}\n"

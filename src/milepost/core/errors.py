@@ -181,14 +181,19 @@ class OutcomeUnknownError(StoreError):
 
 
 class LayoutMismatchError(StoreError):
-    """The namespace or file has a layout that this release cannot read; `.found` is its version, as text."""
+    """The namespace or file has a layout that this release cannot read; `.found` is its version, as text. `lacks` says what a
+    store lacks that has the version of this release all the same: a development version made it."""
 
-    def __init__(self, where: str, found: str, ours: int) -> None:
+    def __init__(self, where: str, found: str, ours: int, lacks: str | None = None) -> None:
         newer = found.isdigit() and int(found) > ours
         remedy = "upgrade milepost" if newer else "run: milepost migrate"
-        super().__init__(f"{where}: layout {found}, this release reads {ours}; {remedy}")
+        text = f"layout {found}, this release reads {ours}; {remedy}"
+        if lacks is not None:
+            text = f"made by another version of milepost ({lacks}); use that version, or move the store away and start anew"
+        super().__init__(f"{where}: {text}")
         self.found = found
         self.is_newer = newer
+        self.lacks = lacks
 
 
 class MissingExtraError(MilepostError, ImportError):

@@ -83,7 +83,7 @@ def migrate(sql: bool) -> int:
     try:
         layout = admin.check_health(context).layout
     except LayoutMismatchError as mismatch:
-        if mismatch.is_newer:
+        if mismatch.is_newer or mismatch.lacks is not None:
             raise
         text = f"unknown store layout {mismatch.found}; restore the store from a backup"
         raise click.ClickException(text) from None

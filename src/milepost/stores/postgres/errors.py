@@ -8,11 +8,13 @@ import psycopg
 from psycopg import errors as pg
 
 from milepost.core.errors import (
+    LayoutMismatchError,
     LeaseHeldError,
     MilepostError,
     StoreFullError,
     StoreUnavailableError,
 )
+from milepost.stores.store_values import LAYOUT
 
 REPEATABLE = (pg.DeadlockDetected, pg.SerializationFailure, pg.UniqueViolation)
 """Two transactions met, and this one was rolled back: it can be repeated at once."""
@@ -75,6 +77,8 @@ def meaning(error: psycopg.Error, where: str, patience: float, over: str = "") -
             f"{where}: {text}; set max_prepared_statements of PgBouncer above 0, or connect with prepare_threshold=None",
             temporary=False,
         )
+    if isinstance(error, pg.UndefinedColumn):
+        return LayoutMismatchError(where, str(LAYOUT), LAYOUT, lacks=text)
     if isinstance(error, MISSING):
         return StoreUnavailableError(f"{where}: {text}; run: milepost migrate", temporary=False)
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):

@@ -69,12 +69,16 @@ def failure(error: sqlite3.Error, path: str, *, committing: bool) -> Exception:
         return StoreFullError(f"{path}: {error}; free some disk space")
     if code == sqlite3.SQLITE_IOERR and committing:
         return OutcomeUnknownError(f"{path}: {error} while committing")
+    if code == sqlite3.SQLITE_ERROR and _LACKS.search(str(error)):
+        return LayoutMismatchError(path, str(LAYOUT), LAYOUT, lacks=str(error))
     remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", code), _REMEDIES.get(code))
     if remedy is not None:
         return StoreUnavailableError(f"{path}: {error}; {remedy}", temporary=code in _TEMPORARY)
     return error
 
 
+_LACKS = re.compile(r"no such (table|column|index)|has no column named")
+"""What an error says of a table, column or index that does not exist."""
 _REMEDIES = {
     sqlite3.SQLITE_CANTOPEN: "create its folder, and make both readable and writable for this user",
     sqlite3.SQLITE_READONLY: "make the file, its -wal and -shm, and their folder writable for this user",
