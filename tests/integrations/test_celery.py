@@ -238,6 +238,8 @@ def test_jobs_run_beside_tracked_tasks_that_name_no_jobs(
     ]
     sent = deployment.app.embed.delay(4)
     assert [deployment.ended(job_id).result for job_id in (*(job.job_id for job in submitted), sent.id)] == [1, 2, 3, 4]
+    (worker,) = deployment.jobs.workers()
+    assert set(worker.types) == {"shop.embed", "count"}, "each Jobs replaced the types of the other"
 
 
 def submit_published(jobs: Jobs, job_type: str, params: dict[str, Any]) -> Job | None:

@@ -218,19 +218,23 @@ class Dispatcher:
                 self._thread.start()
 
     def register_worker(
-        self, concurrency: int, more: Sequence[JobType] = (), running: Callable[[], tuple[str, ...]] | None = None
-    ) -> None:
+        self, concurrency: int, more: Sequence[JobType] = (), running: Callable[[], tuple[str, ...]] | None = None,
+        beside: Sequence[Application] = (),
+    ) -> None:  # fmt: skip
         """List this process as a worker, with its types and those whose code only the task queue has (`more`).
 
-        `running` returns the ids of its running jobs (default: those that run in this process).
+        `running` returns the ids of its running jobs (default: those that run in this process). `beside` are other
+        applications of the same store whose jobs it runs.
         """
         self.start()
-        types = [*(published_type(handler, self.task_queue.name) for handler in self.app.handlers.values()), *more]
+        apps = (*beside, self.app)
+        handlers = {handler.job_type: handler for app in apps for handler in app.handlers.values()}
+        types = [*(published_type(handler, self.task_queue.name) for handler in handlers.values()), *more]
         self._worker = process_name()
         own = running or (lambda: self.app.runtime.heartbeat.job_ids)
         self._registration = WorkerRegistration(
             self._blocking(), self._worker, types, concurrency, lambda: (own(), False), _do_nothing,
-            self.app.handlers.schedules.values(), code_release(self.app.settings, self.app.handlers),
+            [schedule for app in apps for schedule in app.handlers.schedules.values()], code_release(self.app.settings, self.app.handlers),
         )  # fmt: skip
 
     def disable_thread(self) -> None:

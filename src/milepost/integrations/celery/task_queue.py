@@ -207,7 +207,7 @@ class CeleryTaskQueue:
         """Return the task with `@tracked` of a type, also one of another Jobs of the application and the same store."""
         found = self.tracked.get(job_type)
         for one in _task_queues.get(self.app, []):
-            if found is None and one.jobs.store.url == self.jobs.store.url:
+            if found is None and _store_of(one) == _store_of(self):
                 found = one.tracked.get(job_type)
         return found
 
@@ -264,9 +264,20 @@ class CeleryTaskQueue:
         return any(name == known.task.name for known in self.tracked.values())
 
     def _on_ready(self, sender: Any, **_: Any) -> None:
-        if sender.app is self.app:
-            types = [task.type for task in self.tracked.values()]
-            self.dispatcher.register_worker(int(sender.controller.concurrency or 1), types, self._running_jobs)
+        if sender.app is not self.app:
+            return
+        # One registration for all of the same store: each would replace the types of the others.
+        first, *others = [one for one in _task_queues[self.app] if _store_of(one) == _store_of(self)]
+        if self is not first:
+            self.dispatcher.start()
+            return
+        types = [task.type for one in (first, *others) for task in one.tracked.values()]
+        self.dispatcher.register_worker(
+            int(sender.controller.concurrency or 1),
+            types,
+            lambda: tuple(dict.fromkeys(job_id for one in (first, *others) for job_id in one._running_jobs())),
+            [one.jobs for one in others],
+        )
 
     def _on_shutdown(self, **_: Any) -> None:
         self.dispatcher.end()
@@ -305,6 +316,11 @@ class CeleryTaskQueue:
 
 _task_queues: WeakKeyDictionary[celery.Celery, list[CeleryTaskQueue]] = WeakKeyDictionary()
 """The task queues of each application: those of its Jobs, and one for its tasks with `@tracked` that name no Jobs."""
+
+
+def _store_of(task_queue: CeleryTaskQueue) -> tuple[str, str]:
+    """Return what identifies the store of a task queue."""
+    return task_queue.jobs.store.url, task_queue.jobs.settings.namespace
 
 
 def _stop_method(number: signal.Signals) -> str:
