@@ -162,7 +162,7 @@ async def test_failure_and_success_release_what_follows(jobs: Jobs) -> None:
     last = await apart.submit("load", {}, after=[anyway, second])
     async with apart.run_workers():
         job = await apart.wait(skipped.job_id, PATIENCE)
-        assert (job.status, job.error) == ("cancelled", f"dependency_failed: {first.job_id}")
-        assert job.activity == f"Cancelled: job {first.job_id} did not complete"
+        assert (job.status, job.error) == ("cancelled", f"load failed: no such file (job {first.job_id})")
+        assert job.activity == f"Cancelled: {job.error}"
         assert (await apart.wait(last.job_id, PATIENCE)).status == "completed"
     await apart.close()

@@ -75,7 +75,7 @@ def test_batch_with_a_failed_job_fails(jobs: Jobs) -> None:
     with jobs.run_workers():
         assert jobs.wait(anyway, PATIENCE).result == "bob"
         job = batch.wait(PATIENCE)
-    assert (job.status.value, job.error) == ("failed", f"dependency_failed: {bad.job_id}")
+    assert (job.status.value, job.error) == ("failed", f"load failed: no such file (job {bad.job_id})")
     assert [jobs.wait(one, PATIENCE).status.value for one in (last, named)] == ["cancelled", "cancelled"]
     counts = batch.counts()
     assert (counts.total, counts.completed, counts.failed, counts.ended) == (2, 1, 1, 2)

@@ -277,7 +277,7 @@ def _failed(job: Job) -> str:
 def _cancelled(job: Job) -> str:
     receipt = job.receipt
     if receipt is not None and receipt.reason == "dependency_failed" and job.error:
-        return f"Cancelled: job {job.error.partition(' ')[2]} did not complete"
+        return f"Cancelled: {job.error}"
     who = "" if receipt is None or not receipt.requested_by else f" by {receipt.requested_by}"
     when = "" if job.completed_at is None else f" {_moment(job.completed_at, job.created_at)}"
     how = "" if receipt is None or job.started_at is None else f"; {_stop(receipt)}"

@@ -129,6 +129,7 @@ PRIVATE: tuple[Field, ...] = (
     _private("held", "", "The group with an open member that keeps the job from starting.", cleared=("start", "wait")),
     _private("held_before", "", "What held a paused job before it was paused.", cleared=("start", "wait")),
     _private("wake_before", "", "When a paused job that was suspended would have started.", cleared=("start", "wait")),
+    _private("failed_member", "", "The id of the job because of which this one, which waited for it, was cancelled or failed.", cleared=("start", "reopen")),
     _private("wait_groups", "", "The groups that a suspended job waits for.", cleared=("start", "wait")),
     _private("closed", "", "When a batch was closed: from then on it is no open member of its own group."),
     _private("parent_attempt", "", "How often the parent was restarted, and its attempt that made the job or retried it, as `N.ATTEMPT`."),

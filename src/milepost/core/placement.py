@@ -193,3 +193,24 @@ def failed_member(record: Record, statuses: Collection[str], members: Members) -
         if job_id is not None:
             return group, job_id
     return None
+
+
+BLAME_BYTES = 200
+"""How much of the error of another job is repeated."""
+
+
+def blame_text(job_id: str, record: Record | None) -> str:
+    """Return why a member of a group did not do its work: ``load failed: no such file (job ID)``. None: it was deleted.
+
+    One that was itself cancelled because of another says what happened to that.
+    """
+    if record is None:
+        return f"job {job_id} was deleted"
+    if "failed_member" in record and "error" in record:
+        return record["error"]
+    status, error = record.get("status"), record.get("error", "")
+    how = {"failed": "failed", "cancelled": "was cancelled"}.get(status or "", "did not complete")
+    if status == "failed" and error:
+        kept = error.encode()
+        how += f": {error if len(kept) <= BLAME_BYTES else kept[:BLAME_BYTES].decode(errors='ignore') + '…'}"
+    return f"{record.get('type', '')} {how} (job {job_id})"

@@ -58,10 +58,9 @@ async def retry_dependents(store: Store, job: Job, new_operation_id: Callable[[]
     left = [job]
     while left:
         member = left.pop()
-        error = f"dependency_failed: {member.job_id}"
         for group in groups_of(member.job_id, member.record):
             async for page in _pages(store, (":after", group), JobStatus.CANCELLED):
-                waiters = [one for one in page if one.error == error]
+                waiters = [one for one in page if one.record.get("failed_member") == member.job_id]
                 writes = [Write(one.job_id, plan_retry(new_operation_id(), waits=True)) for one in waiters]
                 outcomes = (await store.apply(writes)).outcomes if writes else []
                 left += [outcome.job for outcome in outcomes if outcome.accepted and outcome.job is not None]

@@ -50,7 +50,8 @@ Operations, in order:
     ("hold", statuses)      set `held` to the first awaited group that has an open member, else to the one for which
                             "failed" holds, and `stale` to the clock plus `cycle_check`, or clear it if there is none; without such a
                             group clear `held`
-    ("blame", f, statuses)  set the field to ``dependency_failed: ID``, the id of the member for which "failed" holds
+    ("blame", f, g, statuses)  set the field to the words of `core.placement.blame_text` on the member for which "failed"
+                            holds, and g to its id
     ("put", key, src)       set the value of a key of the key-value store, without an expiry
     ("erase", src)          delete the values of these keys, separated by US
     ("gate", key, src)      close the gate of a limit key for src microseconds, or leave it closed for longer
@@ -176,6 +177,9 @@ class StoreFacts(Members, Protocol):
 
     def other(self, job_id: str) -> Record | None:
         """Return the status, the type and the token of the record of another id, at least, or None."""
+
+    def ended(self, job_id: str) -> Record | None:
+        """Return the status, the type, the error and `failed_member` of the record of a member that `ended_in` names, or None."""
 
     def knows(self, group: str) -> bool:
         """Return whether the job of ``job:ID`` or ``children:ID`` has a record, or a record is in ``group:NAME``."""

@@ -29,7 +29,7 @@ _RELEASE_HELD = template(
         CANCELLED,
         guards=(("has", "held"), ("failed", UNSUCCESSFUL)),
         ops=(
-            ("blame", "error", UNSUCCESSFUL),
+            ("blame", "error", "failed_member", UNSUCCESSFUL),
             *NEVER_STARTED,
             *END_JOB,
         ),
@@ -56,7 +56,7 @@ _RELEASE_HELD = template(
             emit=("progress", "error"),
         )
         for target, guards, ops in (
-            (FAILED, (("failed", UNSUCCESSFUL),), (("blame", "error", UNSUCCESSFUL),)),
+            (FAILED, (("failed", UNSUCCESSFUL),), (("blame", "error", "failed_member", UNSUCCESSFUL),)),
             (COMPLETED, (), (("set", "progress", Const("1")),)),
         )
     ),

@@ -12,6 +12,7 @@ from milepost.core.placement import (
     ORPHANS,
     USER,
     after_groups,
+    blame_text,
     failed_member,
     groups_joined,
     groups_of,
@@ -292,9 +293,9 @@ def _perform(
                 if "cycle_check" in new:
                     new["stale"] = str(facts.now + int(new["cycle_check"]))
         case "blame":
-            failed = failed_member(new, str(rest[1]).split(), facts)
+            failed = failed_member(new, str(rest[2]).split(), facts)
             if failed is not None:
-                new[name] = f"dependency_failed: {failed[1]}"
+                new[name], new[str(rest[1])] = blame_text(failed[1], facts.ended(failed[1])), failed[1]
         case "drop":
             effect.dropped = facts.stopping(job_id)
         case "put":

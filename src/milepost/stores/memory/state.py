@@ -125,6 +125,8 @@ class MemoryState:
     def other(self, job_id: str) -> Record | None:
         return self.records.get(job_id)
 
+    ended = other
+
     def is_open(self, group: str) -> bool:
         kind, _, job_id = group.partition(":")
         if kind != "job":

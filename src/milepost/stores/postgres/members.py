@@ -23,7 +23,7 @@ from milepost.core.placement import (
 )
 from milepost.core.serialization import US
 from milepost.core.transitions.change import Change, DrainingLease, Part, TransitionType
-from milepost.core.transitions.table import TERMINAL
+from milepost.core.transitions.table import COMPLETED, TERMINAL
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part as Statement
 from milepost.stores.postgres.database import for_rows
@@ -65,6 +65,8 @@ class OutsideMembers:
         self._known: set[str] = set()
         self._open: set[str] = set()
         self._ended: dict[str, dict[str, str]] = defaultdict(dict)
+        self.records: dict[str, Mapping[str, str]] = {}
+        """Those of members that did not complete. They are not locked: only an error text is made of them."""
 
     def ask(self, groups: Iterable[str]) -> list[Statement]:
         """Return the statements that read these groups, none if all are known."""
@@ -94,6 +96,17 @@ class OutsideMembers:
             self._ended[group] |= {status: i for status, i in zip(TERMINAL, ended, strict=True) if i is not None}
         for group, status, job_id in removed:
             self._ended[group].setdefault(status, job_id)
+
+    def ask_ends(self) -> list[Statement]:
+        """Return the statement that reads the records of the members that `ended_in` may name, none if there are none."""
+        ids = {job_id for job_id, (status, ended) in self._jobs.items() if ended and status != COMPLETED}
+        ids.update(job_id for ends in self._ended.values() for status, job_id in ends.items() if status != COMPLETED)
+        return [("others", {"ids": sorted(ids)})] if ids else []
+
+    def know_ends(self, found: Rows) -> None:
+        """Take the rows of this statement."""
+        rows = [Row(*one[:-1]) for one in found]
+        self.records |= {row.id: row.record() for row in rows}
 
     def knows(self, group: str) -> bool:
         """Return whether the job of a group has a record, or a record is in it."""
@@ -156,6 +169,9 @@ class GroupFacts:
             return own
         gone = next((self._removed_ends[group, one] for one in statuses if (group, one) in self._removed_ends), None)
         return gone or self.members.ended_in(group, statuses)
+
+    def ended(self, job_id: str) -> Mapping[str, str] | None:
+        return self._records[job_id] if job_id in self._records else self.members.records.get(job_id)
 
     def _move(self, job_id: str, before: Mapping[str, str] | None, after: Mapping[str, str] | None) -> None:
         """Take the new record of a job."""

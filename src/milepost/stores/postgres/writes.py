@@ -36,6 +36,7 @@ class Needs(NamedTuple):
     takes_key: bool
     locks_lease: bool
     members: bool
+    blames: bool
     parents: bool
     removes: bool
     values: tuple[int, ...]
@@ -53,6 +54,7 @@ def needs(transition: TransitionType) -> Needs:
         any(guard[0] == "unique" for guard in guards),
         any(guard[:2] in (("past", "lease"), ("ahead", "lease")) for guard in guards),
         any(word[0] in _ASK_MEMBERS for word in words),
+        any(word[0] == "blame" for word in words),
         any(guard[0] in ("orphan", "parented") for guard in guards),
         any(("remove",) in branch.ops for branch in transition.branches),
         tuple({word[1] for word in words if word[0] == "value" and isinstance(word[1], int)}),
@@ -137,6 +139,8 @@ class Writer:
             batch.others.know(*await self._tx.run(*more))
         if more := members.ask(group for write in asking for group in groups_for(batch.record(write.job_id))):
             members.know(*await self._tx.run(*more))
+        if any(one.blames for one in wanted) and (more := members.ask_ends()):
+            members.know_ends(*await self._tx.run(*more))
         return batch
 
     def _statements(self, batch: Batch) -> list[Part]:

@@ -201,9 +201,11 @@ class BranchWriter:
                 yield f"if group then {self._put('stale', at)} end"
             case "blame":
                 self.reads |= _AWAITED
+                field = str(rest[1])
                 self._field(name)
-                yield f"local _, failed = {failed_member(rest[1])}"
-                yield f"if failed then {self._put(name, quoted('dependency_failed: ') + ' .. failed')} end"
+                self._field(field)
+                yield f"local _, failed = {failed_member(rest[2])}"
+                yield f"if failed then {self._put(name, 'groups().blame(failed)')} {self._put(field, 'failed')} end"
             case "entry":
                 parts = [f"({self._source(part)} or '')" for part in rest[1:]]
                 yield f"if {parts[0]} ~= '' and {parts[0]} ~= '\\000' then"

@@ -163,6 +163,8 @@ class WriteTransaction(ReadTransaction):
         row = self.row(job_id)
         return row.record() if row is not None else None
 
+    ended = other
+
     def is_open(self, group: str) -> bool:
         kind, _, job_id = group.partition(":")
         if kind != "job":

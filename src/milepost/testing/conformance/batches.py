@@ -64,7 +64,7 @@ class BatchRecords(Scenarios):
         await BatchRecords._close(fixture)
         await fail(fixture, "a")
         job = await fixture.job("g")
-        assert (job.status.value, job.error) == ("failed", "dependency_failed: a")
+        assert (job.status.value, job.error) == ("failed", "t failed: no (job a)")
         await is_cancelled(fixture, "then", "a")
 
     @pytest.mark.parametrize("removal", ["delete", "purge"])
@@ -83,7 +83,10 @@ class BatchRecords(Scenarios):
         await BatchRecords._close(fixture)
         await complete(fixture, "b")
         job = await fixture.job("g")
-        assert (job.status.value, job.error) == ("failed", "dependency_failed: a")
+        assert (job.status.value, job.error) == (
+            "failed",
+            "t failed: no (job a)" if removal == "purge" else "job a was deleted",
+        )
         for name in "gab":
             await fixture.store.apply([Write(name, plans.plan_delete(fixture.operation_id()))])
         await BatchRecords._open(fixture)  # another batch of that name

@@ -120,7 +120,7 @@ async def is_ready(fixture: StoreFixture, job_id: str) -> None:
 
 async def is_cancelled(fixture: StoreFixture, job_id: str, by: str) -> None:
     job = await fixture.job(job_id)
-    assert (job.status, job.error) == (JobStatus.CANCELLED, f"dependency_failed: {by}")
+    assert (job.status, job.record["failed_member"]) == (JobStatus.CANCELLED, by)
     assert job.receipt is not None
     assert (job.receipt.reason, job.receipt.how, job.receipt.confirmed) == ("dependency_failed", "never_started", True)
     assert await fixture.claim(job_id=job_id) == []
@@ -182,6 +182,41 @@ class After(Scenarios):
         await is_cancelled(fixture, "c", "b")
         await is_ready(fixture, "d")
         await is_ready(fixture, "e")
+
+    async def test_error_says_which_job_did_not_complete_and_why(self, fixture: StoreFixture) -> None:
+        """It said `dependency_failed: ID`."""
+        long = "é" * 150
+        for name, error in (("short", "no such file"), ("long", long), ("odd", "x" + long), ("none", "")):
+            await fixture.create(name, worker_job(type="load"))
+            await fixture.create(f"after {name}".replace(" ", "-"), after(name))
+            job = await fixture.start(name)
+            failure = '{"kind":"error"}'
+            await fixture.do(
+                name, plan_fail(fixture.operation_id(), token_of(job), error=error, failure=failure, report={})
+            )
+        for name in ("cancelled", "deleted"):
+            await fixture.create(name, worker_job(type="load"))
+            await fixture.create(f"after-{name}", after(name))
+            await fixture.create(f"last-{name}", after(f"after-{name}"))
+            change = plan_cancel if name == "cancelled" else plan_delete
+            await fixture.store.apply([Write(name, change(fixture.operation_id()))])
+        texts = {
+            "after-short": "load failed: no such file (job short)",
+            "after-long": f"load failed: {'é' * 100}… (job long)",
+            "after-odd": f"load failed: x{'é' * 99}… (job odd)",
+            "after-none": "load failed (job none)",
+            "after-cancelled": "load was cancelled (job cancelled)",
+            "after-deleted": "job deleted was deleted",
+            "last-cancelled": "load was cancelled (job cancelled)",
+        }
+        assert {name: (await fixture.job(name)).error for name in texts} == texts
+        job = await fixture.job("after-short")
+        assert job.activity == "Cancelled: load failed: no such file (job short)"
+        assert [event.data.get("error") for event in await fixture.store.events("after-short")][-1] == texts[
+            "after-short"
+        ]
+        again = await fixture.made("after-short", plan_retry(fixture.operation_id()))
+        assert (again.error, again.record.get("failed_member")) == (None, None)
 
     async def test_failure_is_decided_when_no_job_is_open(self, fixture: StoreFixture) -> None:
         for name in ("a", "b", "gone", "kept"):
