@@ -13,14 +13,12 @@ from milepost.core.job import Job
 from milepost.web import schemas
 from milepost.web.auth import ApiKeys, NoAuth, cookie_name, log_refused, refuse_forgery
 from milepost.web.context import WebContext, job_url, principal_of
-from milepost.web.http.json_body import encoded
+from milepost.web.http.json_body import JsonResponse
 from milepost.web.http.problems import Problem
 from milepost.web.schemas.fields import RequestModel, ResponseModel
 from milepost.web.security.api_keys import MAX_LINKS_PER_JOB, SESSION_SECONDS, Link, TooManySessionsError
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN, CANCEL, READ, WRITE, limit_reached
-
-JSON = "application/json"
 
 
 class SessionBody(RequestModel):
@@ -142,7 +140,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
             "auth": kind,
             "documents": context.has_documents,
         }
-        return Response(encoded(body), media_type=JSON)
+        return JsonResponse(body)
 
     @router.post("/api/session", status_code=204, response_class=Response, responses=schemas.problems(404),
                  tags=["access"], summary="Sign in with an API key or the token of a sign-in link; sets a cookie")  # fmt: skip
@@ -188,9 +186,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
     @router.get("/api/keys", dependencies=admin, response_model=ApiKeyList, responses=schemas.problems(),
                 tags=["access"], summary="List API keys, without their secrets")  # fmt: skip
     async def list_keys() -> Response:
-        return Response(
-            encoded({"keys": [key.to_dict() for key in await context.authenticator.keys.all()]}), media_type=JSON
-        )
+        return JsonResponse({"keys": [key.to_dict() for key in await context.authenticator.keys.all()]})
 
     @router.post("/api/keys", dependencies=admin, status_code=201, response_model=NewApiKey,
                  responses=schemas.problems(), tags=["access"], summary="Create an API key; its secret is returned only once")  # fmt: skip
@@ -212,7 +208,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
         )
         details = {"scopes": key.scopes, "labels": dict(key.labels), "types": key.types, "queues": key.queues}
         await audit(context.store, principal_of(request), "key.create", key.id, **details)
-        return Response(encoded({**key.to_dict(), "secret": secret}), 201, media_type=JSON)
+        return JsonResponse({**key.to_dict(), "secret": secret}, 201)
 
     @router.delete("/api/keys/{key_id}", dependencies=admin, status_code=204, response_class=Response,
                    responses=schemas.problems(404), tags=["access"], summary="Revoke an API key")  # fmt: skip
@@ -228,7 +224,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
 
     def shown(request: Request, job_id: str, link: Link, token: str) -> Response:
         path = f"{job_url(request, job_id)}?share={token}"
-        return Response(encoded({**link.to_dict(), "token": token, "path": path}), 201, media_type=JSON)
+        return JsonResponse({**link.to_dict(), "token": token, "path": path}, 201)
 
     async def own_link(request: Request, job: Job, link_id: str) -> Link:
         """Return a link that the caller may revoke: their own, or any with `jobs:write`. Raises Problem 403, 404."""
@@ -251,7 +247,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
         job = await context.visible_job(request, job_id)
         needs_keys()
         links = [link.to_dict() for link in await context.authenticator.share_links.links_to(job)]
-        return Response(encoded({"links": links}), media_type=JSON)
+        return JsonResponse({"links": links})
 
     @router.post("/api/jobs/{job_id}/share", dependencies=read, status_code=201, response_model=Share,
                  responses=schemas.problems(404, 409), tags=["access"], summary="Create a share link: access to one job without a key")  # fmt: skip

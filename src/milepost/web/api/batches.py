@@ -14,12 +14,10 @@ from milepost.stores.ids import new_job_id
 from milepost.web import schemas
 from milepost.web.api.submit import seen_bytes
 from milepost.web.context import WebContext, job_url, principal_of
-from milepost.web.http.json_body import encoded
+from milepost.web.http.json_body import JsonResponse
 from milepost.web.http.problems import Problem
 from milepost.web.schemas.fields import ID_PATTERN, RequestModel, ResponseModel, Status
 from milepost.web.security.principals import READ, WRITE, Principal
-
-JSON = "application/json"
 
 
 class BatchBody(RequestModel):
@@ -83,7 +81,7 @@ def add_batches(router: APIRouter, context: WebContext) -> None:
         status = "completed" if job is None else job.status.value
         closed = job is None or job.is_terminal or "closed" in job.record
         body = {"name": batch.name, "status": status, "closed": closed, **numbers, "progress": counts.progress}
-        return Response(encoded(body), media_type=JSON)
+        return JsonResponse(body)
 
     @router.post("/api/batches", dependencies=write, response_model=schemas.JobRecord, status_code=201,
                  responses={**schemas.problems(409), 200: {"model": schemas.JobRecord, "description": "It was open; it is continued"}},
@@ -102,7 +100,7 @@ def add_batches(router: APIRouter, context: WebContext) -> None:
         if is_new:
             context.quotas.submitted(principal, name)
         headers = {"Location": job_url(request, name, route="batches"), "Cache-Control": "no-store"}
-        return Response(seen_bytes(principal, job), 201 if is_new else 200, headers, JSON)
+        return JsonResponse(seen_bytes(principal, job), 201 if is_new else 200, headers)
 
     @router.get("/api/batches/{name}", dependencies=read, response_model=BatchCounts,
                 responses=schemas.problems(404), tags=["batches"], summary="Count the jobs of a batch")  # fmt: skip

@@ -18,7 +18,7 @@ from milepost.stores.protocol import Write
 from milepost.stores.query import SCAN_MAX, Query
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.json_body import encoded
+from milepost.web.http.json_body import JsonResponse
 from milepost.web.http.problems import Problem
 from milepost.web.security.principals import CANCEL, DELETE, READ, WRITE, Principal
 
@@ -46,7 +46,7 @@ def add_bulk(router: APIRouter, context: WebContext) -> None:
                 scope=READ,
             )
         if body.dry_run:
-            return Response(encoded(await _count(context, body, principal)), media_type="application/json")
+            return JsonResponse(await _count(context, body, principal))
         jobs, cursor = await _chosen(context, body, principal)
         known = {job.job_id for job in jobs}
         absent = [job_id for job_id in body.ids or () if job_id not in known]
@@ -54,7 +54,7 @@ def add_bulk(router: APIRouter, context: WebContext) -> None:
         outcomes += [{"job_id": job_id, "outcome": "missing", "detail": "Job not found"} for job_id in absent]
         done = sum(one["outcome"] == "done" for one in outcomes)
         answer = {"action": body.action, "done": done, "outcomes": outcomes, "next_cursor": cursor}
-        return Response(encoded(answer), media_type="application/json")
+        return JsonResponse(answer)
 
 
 def _query(body: schemas.BulkBody, principal: Principal) -> Query:

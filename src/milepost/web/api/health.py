@@ -11,7 +11,7 @@ from milepost.stores.cycles import cycle_warnings
 from milepost.stores.protocol import HealthReport
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.json_body import encoded
+from milepost.web.http.json_body import JsonResponse
 from milepost.web.http.problems import RETRY_LATER, response
 from milepost.web.metrics import Metrics
 from milepost.web.schemas.fields import Json, ResponseModel
@@ -73,7 +73,7 @@ def add_health(router: APIRouter, context: WebContext) -> None:
 
     @router.get("/healthz", tags=["operation"], summary="Liveness check", response_model=Alive)
     async def healthz() -> Response:
-        return Response(b'{"status":"ok"}', media_type="application/json")
+        return JsonResponse({"status": "ok"})
 
     @router.get(
         "/readyz",
@@ -90,8 +90,8 @@ def add_health(router: APIRouter, context: WebContext) -> None:
         if context.hub.closing:
             return response(503, "The server is shutting down", RETRY_LATER)
         if not await context.authenticator.permits(request, ADMIN):
-            return Response(b'{"status":"ok"}', media_type="application/json")
-        return Response(encoded({"status": "ok", **_shown(fitness)}), media_type="application/json")
+            return JsonResponse({"status": "ok"})
+        return JsonResponse({"status": "ok", **_shown(fitness)})
 
 
 def _shown(fitness: HealthReport) -> dict[str, object]:
@@ -119,11 +119,11 @@ def add_admin(router: APIRouter, context: WebContext) -> None:
             "stopping": stopping,
             "streams": context.hub.clients,
         }
-        return Response(encoded(body), media_type="application/json")
+        return JsonResponse(body)
 
     @router.post("/api/purge", dependencies=admin, response_model=Purged, responses=schemas.problems(),
                  tags=["operation"], summary="Delete jobs past their retention time now")  # fmt: skip
     async def purge(request: Request) -> Response:
         removed = await context.manager.runtime.sweeper.purge()
         await audit(context.store, principal_of(request), "purge", removed=removed)
-        return Response(encoded({"removed": removed}), media_type="application/json")
+        return JsonResponse({"removed": removed})

@@ -21,7 +21,7 @@ from milepost.stores.query import Page
 from milepost.web import schemas
 from milepost.web.api.submit import refuse_published, seen_bytes
 from milepost.web.context import WebContext, job_url, principal_of
-from milepost.web.http.json_body import encoded, row_bytes
+from milepost.web.http.json_body import JsonResponse, encoded, row_bytes
 from milepost.web.http.list_params import AskedList
 from milepost.web.http.problems import RETRY_SOON, Problem, not_found
 from milepost.web.live.job_stream import preferred_wait, wait_until
@@ -30,7 +30,6 @@ from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN, ANSWER, CANCEL, DELETE, READ, WRITE
 
 T = TypeVar("T")
-JSON = "application/json"
 
 
 class RetryCheck(ResponseModel):
@@ -69,14 +68,14 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
             if job.version == version:
                 return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "no-store"})
         (job,) = await context.expected.describe([job])
-        return Response(job.to_json(), 200, {"ETag": tag, "Cache-Control": "no-store"}, JSON)
+        return JsonResponse(job.to_json(), 200, {"ETag": tag, "Cache-Control": "no-store"})
 
     async def changed(request: Request, job_id: str, change: Callable[..., Awaitable[Job]], *values: Any) -> Response:
         """Return the job after a change in the name of the caller."""
         await context.visible_job(request, job_id)
         principal = principal_of(request)
         job = await change(job_id, *values, by=principal.id)
-        return Response(seen_bytes(principal, job), media_type=JSON)
+        return JsonResponse(seen_bytes(principal, job))
 
     @router.get(
         "/api/jobs/{job_id}",
@@ -113,9 +112,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
             following = request.url.include_query_params(cursor=page.next_cursor)
             headers["Link"] = f'<?{following.query}>; rel="next"'
         page = replace(page, jobs=await context.expected.describe(page.jobs))
-        return Response(
-            list_bytes(page, found.reads, row_bytes if fields == "row" else Job.to_json), 200, headers, JSON
-        )
+        return JsonResponse(list_bytes(page, found.reads, row_bytes if fields == "row" else Job.to_json), 200, headers)
 
     @router.post(
         "/api/jobs/{job_id}/cancel",
@@ -134,7 +131,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         except IllegalTransitionError as refused:
             status = refused.job.status.value if refused.job is not None else None
             raise Problem(400, str(refused), job_status=status, error="IllegalTransitionError") from None
-        return Response(encoded({"message": "Job cancelled", "job_id": job_id}), media_type=JSON)
+        return JsonResponse({"message": "Job cancelled", "job_id": job_id})
 
     @router.post(
         "/api/jobs/{job_id}/answers",
@@ -184,7 +181,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         values = body.model_dump(exclude_unset=True)
         await context.manager.update_job(job_id, **values)
         job = await context.visible_job(request, job_id)
-        return Response(seen_bytes(principal_of(request), job), media_type=JSON)
+        return JsonResponse(seen_bytes(principal_of(request), job))
 
     @router.delete(
         "/api/jobs/{job_id}",
@@ -199,7 +196,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         job = await context.manager.get_job(job_id) if principal.bound else None
         if not principal.bound or (job is not None and principal.sees(job)):
             await context.manager.delete_job(job_id)
-        return Response(encoded({"message": "Job deleted", "job_id": job_id}), media_type=JSON)
+        return JsonResponse({"message": "Job deleted", "job_id": job_id})
 
     @router.post(
         "/api/jobs/{job_id}/retry",
@@ -225,7 +222,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         )
         context.quotas.submitted(principal, job.job_id)
         seen = seen_bytes(principal, job)
-        return created(request, job, seen) if only_failed else Response(seen, media_type=JSON)
+        return created(request, job, seen) if only_failed else JsonResponse(seen)
 
     @router.get("/api/jobs/{job_id}/retry-check", dependencies=[context.authenticator.require(READ)], response_model=RetryCheck,
                 responses=schemas.problems(404), tags=["jobs"],
@@ -237,7 +234,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         if other is None or not principal_of(request).sees(other):
             hidden = f"A retry of job {job_id} fails at its start: the budget of a job above it is spent"
             found = replace(found, other=None, text=hidden if found.reason == "budget" else found.text)
-        return Response(encoded(found.to_dict()), media_type=JSON)
+        return JsonResponse(found.to_dict())
 
 
 def answered_directly(context: WebContext, answer: Callable[[Request, str], Awaitable[Response]]) -> Callable[[T], T]:
@@ -264,7 +261,7 @@ def answered_directly(context: WebContext, answer: Callable[[Request, str], Awai
 def created(request: Request, job: Job, seen: bytes) -> Response:
     """Return the 201 response for a new job."""
     headers = {"Location": job_url(request, job.job_id), "ETag": f'W/"v{job.version}"', **RETRY_SOON}
-    return Response(seen, 201, headers, JSON)
+    return JsonResponse(seen, 201, headers)
 
 
 def list_bytes(page: Page, reads: tuple[str, ...], write: Callable[[Job], bytes] = Job.to_json) -> bytes:
@@ -290,16 +287,16 @@ def add_job_details(router: APIRouter, context: WebContext) -> None:
     read, admin = [context.authenticator.require(READ, link=True)], [context.authenticator.require(ADMIN)]
 
     @router.get("/api/jobs/{job_id}/result", dependencies=read, response_model=schemas.Json,
-                responses={**schemas.problems(404), 200: {"content": {JSON: {"example": {"chunks": 412}}}}}, tags=["jobs"],
+                responses={**schemas.problems(404), 200: {"content": {"application/json": {"example": {"chunks": 412}}}}}, tags=["jobs"],
                 summary="Get the result of a job")  # fmt: skip
     async def get_result(request: Request, job_id: str) -> Response:
         job = await context.visible_job(request, job_id)
         text = job.record.get("result")
         if text is None or "result" in job.corrupt:
             if job.status is JobStatus.COMPLETED:
-                return Response(b"null", media_type=JSON)
+                return JsonResponse(None)
             raise Problem(404, f"The job has no result; its status is {job.status}", job_status=job.status.value)
-        return Response(text.encode("utf-8", "replace"), media_type=JSON)
+        return JsonResponse(text.encode("utf-8", "replace"))
 
     @router.get("/api/jobs/{job_id}/attempts", dependencies=read, response_model=schemas.Attempts,
                 responses=schemas.problems(404), tags=["jobs"], summary="List the failed attempts, oldest first")  # fmt: skip
@@ -312,7 +309,7 @@ def add_job_details(router: APIRouter, context: WebContext) -> None:
             "max_attempts": job.max_attempts,
             "crashes": job.crashes,
         }
-        return Response(encoded(body), media_type=JSON)
+        return JsonResponse(body)
 
     @router.get("/api/jobs/{job_id}/logs", dependencies=read, response_model=schemas.Logs,
                 responses=schemas.problems(404), tags=["jobs"], summary="List log lines, oldest first")  # fmt: skip
@@ -334,7 +331,7 @@ def add_job_details(router: APIRouter, context: WebContext) -> None:
                     break
                 after = event.version
                 lines += _lines(event)
-        return Response(encoded({"lines": lines, "cursor": after, "more": more}), media_type=JSON)
+        return JsonResponse({"lines": lines, "cursor": after, "more": more})
 
     @router.post("/api/jobs/{job_id}/stop/forget", dependencies=admin, response_model=schemas.Done,
                  responses=schemas.problems(404), tags=["operation"],
@@ -346,7 +343,7 @@ def add_job_details(router: APIRouter, context: WebContext) -> None:
         plan = plan_receipt(new_operation_id(), token, "dropped_by_admin", confirmed=False)
         await context.store.apply([Write(job_id, plan, answer=False)])
         await audit(context.store, principal_of(request), "stop.forget", job_id)
-        return Response(encoded({"message": "Stop forgotten", "job_id": job_id}), media_type=JSON)
+        return JsonResponse({"message": "Stop forgotten", "job_id": job_id})
 
 
 def _lines(event: Event) -> list[dict[str, object]]:

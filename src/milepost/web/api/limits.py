@@ -13,12 +13,10 @@ from milepost.core.limits import KEEP, KEY_BYTES, MAX_LIMIT, MAX_PERIOD, Rate, v
 from milepost.core.serialization import validate_key
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.json_body import encoded
+from milepost.web.http.json_body import JsonResponse
 from milepost.web.schemas.fields import RequestModel, ResponseModel, Whole
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN
-
-JSON = "application/json"
 
 
 class LimitSettings(RequestModel):
@@ -80,7 +78,7 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
     @router.get("/api/limits", dependencies=admin, response_model=LimitList, responses=schemas.problems(),
                 tags=["limits"], summary="List limits with the jobs that run under each, also by partition")  # fmt: skip
     async def list_limits() -> Response:
-        return Response(encoded({"limits": await states()}), media_type=JSON)
+        return JsonResponse({"limits": await states()})
 
     @router.put("/api/limits/{key:path}", dependencies=admin, response_model=LimitRecord,
                 responses=schemas.problems(404), tags=["limits"],
@@ -88,7 +86,7 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
     async def set_limit(request: Request, key: str, body: LimitSettings) -> Response:
         await put(request, key, body.running, body.per_partition, body.rate)
         shown = next((one for one in await states() if one["key"] == key), None)
-        return Response(encoded(shown), media_type=JSON) if shown else Response(status_code=204)
+        return JsonResponse(shown) if shown else Response(status_code=204)
 
     @router.delete("/api/limits/{key:path}", dependencies=admin, status_code=204, response_class=Response,
                    responses=schemas.problems(404), tags=["limits"], summary="Remove the limits of a limit key")  # fmt: skip

@@ -23,14 +23,13 @@ from milepost.stores.query import Query as JobQuery
 from milepost.stores.query import position
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.json_body import encoded, row
+from milepost.web.http.json_body import JsonResponse, encoded, row
 from milepost.web.live.list_subscriptions import counts_by_type
 from milepost.web.schemas.fields import TYPE_PATTERN, Json, RequestModel, ResponseModel, Whole
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN, READ, Principal
 from milepost.worker import registry
 
-JSON = "application/json"
 BATCH = 500
 MAX_JOBS_READ = 5_000
 """Maximum number of jobs that one request reads. If there are more, the response is marked as incomplete."""
@@ -125,7 +124,7 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
             if len(remembered) > 200:
                 remembered.clear()
             remembered[key] = (time.monotonic() + CACHE_SECONDS, body)
-        return Response(body, media_type=JSON)
+        return JsonResponse(body)
 
     @router.get("/api/failures", dependencies=read, response_model=Failures, responses=schemas.problems(),
                 tags=["overview"], summary="List failed jobs grouped by exception type and last user frame")  # fmt: skip
@@ -166,7 +165,7 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
             for name in ("since", "seen"):
                 entry[f"{name}_at"] = from_micros(int(entry.pop(name) * 1_000_000)).isoformat()
             shown.append({**entry, "jobs": [row(job) for job in jobs if job is not None]})
-        return Response(encoded({"workers": shown}), media_type=JSON)
+        return JsonResponse({"workers": shown})
 
     @router.get("/api/job-types", dependencies=read, response_model=JobTypes, responses=schemas.problems(),
                 tags=["overview"], summary="List job types with their parameter schemas and limits")  # fmt: skip
@@ -176,7 +175,7 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
         known = {job_type.name: job_type for job_type in await registry.read_types(context.store)}
         names = sorted({*known, *counts})
         shown = [_type(name, known.get(name), limits.get(name), counts.get(name)) for name in names]
-        return Response(encoded({"job_types": shown}), media_type=JSON)
+        return JsonResponse({"job_types": shown})
 
     @router.patch("/api/job-types/{job_type:path}", dependencies=admin, response_model=JobType,
                   responses=schemas.problems(), tags=["overview"],
@@ -192,7 +191,7 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
             context.store, principal_of(request), "type.limit", name, concurrency=now.running, paused=now.paused
         )
         known = {one.name: one for one in await registry.read_types(context.store)}
-        return Response(encoded(_type(name, known.get(name), now, None)), media_type=JSON)
+        return JsonResponse(_type(name, known.get(name), now, None))
 
 
 def _type(

@@ -15,13 +15,12 @@ from milepost.run.schedules import read_schedules
 from milepost.web import schemas
 from milepost.web.api.submit import seen_bytes
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.json_body import encoded
+from milepost.web.http.json_body import JsonResponse
 from milepost.web.http.problems import Problem
 from milepost.web.schemas.fields import TYPE_PATTERN, Json, RequestModel, ResponseModel
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import DELETE, READ, WRITE, Principal, limit_reached
 
-JSON = "application/json"
 MAX_OWN = 100
 """The most schedules of one key or user: the jobs that they make do not count as its pending jobs."""
 
@@ -97,13 +96,13 @@ def add_schedules(router: APIRouter, context: WebContext) -> None:
             raise Problem(403, f"This key starts no jobs with a priority above {principal.max_priority}")
 
     def answer(schedule: Schedule, status: int = 200) -> Response:
-        return Response(encoded(schedule.to_dict()), status, media_type=JSON)
+        return JsonResponse(schedule.to_dict(), status)
 
     @router.get("/api/schedules", dependencies=read, response_model=ScheduleList, responses=schemas.problems(),
                 tags=["schedules"], summary="List schedules with their next five ticks")  # fmt: skip
     async def list_schedules(request: Request) -> Response:
         found = [one for one in await context.manager.list_schedules() if _sees(principal_of(request), one)]
-        return Response(encoded({"schedules": [one.to_dict() for one in found]}), media_type=JSON)
+        return JsonResponse({"schedules": [one.to_dict() for one in found]})
 
     @router.get("/api/schedules/{name}", dependencies=read, response_model=ScheduleRecord,
                 responses=schemas.problems(404), tags=["schedules"], summary="Read a schedule")  # fmt: skip
@@ -167,7 +166,7 @@ def add_schedules(router: APIRouter, context: WebContext) -> None:
         await context.quotas.before_submit(principal)
         job = await context.manager.fire_schedule(name)
         context.quotas.submitted(principal, job.job_id)
-        return Response(seen_bytes(principal, job), 201, media_type=JSON)
+        return JsonResponse(seen_bytes(principal, job), 201)
 
 
 def _sees(principal: Principal, schedule: Schedule) -> bool:

@@ -17,7 +17,7 @@ from milepost.manager.output import read_output
 from milepost.manager.watch import is_same
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.json_body import encoded
+from milepost.web.http.json_body import JsonResponse
 from milepost.web.http.list_params import AskedList
 from milepost.web.http.problems import Problem, not_found
 from milepost.web.live.job_stream import JobStream, OutputStream
@@ -69,7 +69,7 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
             job = await context.visible_job(request, job_id)
             seen = StreamPosition.read(after).seen_of(job) if after is not None else None
             events = await context.store.events(job_id, seen or 0, limit)
-            return Response(encoded([event.to_dict() for event in events]), media_type="application/json")
+            return JsonResponse([event.to_dict() for event in events])
         again = bool(last) or after is not None
         text = last if re.fullmatch(PATTERN, last) else after
         position = StreamPosition.read(text) if text is not None else None
@@ -104,7 +104,7 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
             chunks = await read_output(context.store, job_id, position, limit)
             if chunks and not is_same(await context.store.get(job_id), job):
                 raise not_found()  # the chunks may be those of another job with the same id
-            return Response(encoded([chunk.to_dict() for chunk in chunks]), media_type="application/json")
+            return JsonResponse([chunk.to_dict() for chunk in chunks])
         return await OutputStream.start(
             context.hub,
             known_id(job_id),

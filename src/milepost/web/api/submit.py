@@ -24,7 +24,7 @@ from milepost.stores.query import Query
 from milepost.stores.refused_groups import unknown_error
 from milepost.web import schemas
 from milepost.web.context import WebContext, job_url, principal_of
-from milepost.web.http.json_body import redacted_job_bytes
+from milepost.web.http.json_body import JsonResponse, redacted_job_bytes
 from milepost.web.http.problems import RETRY_SOON, Problem
 from milepost.web.live.job_stream import preferred_wait, wait_until
 from milepost.web.security.principals import READ, WRITE, Principal
@@ -173,7 +173,7 @@ def add_submit(router: APIRouter, context: WebContext) -> None:
             headers["Idempotency-Replayed"] = "true"
         if seconds is not None:
             headers["Preference-Applied"] = f"wait={seconds:g}"
-        return Response(answer.body, answer.status, headers, "application/json")
+        return JsonResponse(answer.body.encode(), answer.status, headers)
 
 
 def seen_bytes(principal: Principal, job: Job) -> bytes:

@@ -12,11 +12,9 @@ from milepost.core.ledger import OnBudget, UsageReport
 from milepost.manager.usage import usage_report
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.json_body import encoded
+from milepost.web.http.json_body import JsonResponse
 from milepost.web.schemas.fields import ResponseModel
 from milepost.web.security.principals import READ
-
-JSON = "application/json"
 
 
 class Usage(ResponseModel):
@@ -65,14 +63,14 @@ def add_usage(router: APIRouter, context: WebContext) -> None:
         report = await usage_report(context.store, by, since, until, job_type, {**wanted, **own})
         if any(own.get(name, value) != value for name, value in wanted.items()):
             report = UsageReport(report.since, report.until, by, complete=report.complete)
-        return Response(encoded(report.to_dict()), media_type=JSON)
+        return JsonResponse(report.to_dict())
 
     @router.get("/api/jobs/{job_id}/usage", dependencies=[context.authenticator.require(READ, link=True)],
                 response_model=JobUsage, responses=schemas.problems(404), tags=["jobs"],
                 summary="Get what a job and its descendants have spent")  # fmt: skip
     async def job_usage(request: Request, job_id: str) -> Response:
         await context.visible_job(request, job_id)
-        return Response(encoded((await context.manager.job_usage(job_id)).to_dict()), media_type=JSON)
+        return JsonResponse((await context.manager.job_usage(job_id)).to_dict())
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from milepost.query.filters import parse_filter
 from milepost.stores.ids import new_job_id
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.json_body import encoded
+from milepost.web.http.json_body import JsonResponse
 from milepost.web.http.problems import Problem
 from milepost.web.schemas.fields import FinalStatus, RequestModel, ResponseModel
 from milepost.web.security.audit import audit
@@ -24,7 +24,6 @@ from milepost.web.webhooks.delivery import WebhookSender, begin
 from milepost.web.webhooks.messages import message_for
 from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
 
-JSON = "application/json"
 MAX_REPLAYED = 1000
 
 
@@ -107,7 +106,7 @@ def add_webhooks(router: APIRouter, context: WebContext) -> None:
             {**hook.to_dict(), **await registry.pending(context.store, hook.id)}
             for hook in await registry.all_hooks(context.store)
         ]
-        return Response(encoded({"webhooks": shown}), media_type=JSON)
+        return JsonResponse({"webhooks": shown})
 
     @router.post("/api/webhooks", dependencies=admin, status_code=201, response_model=NewWebhook,
                  responses=schemas.problems(), tags=["webhooks"],
@@ -119,7 +118,7 @@ def add_webhooks(router: APIRouter, context: WebContext) -> None:
         hook = await registry.create(context.store, body.url, tuple(body.events), body.q)
         sender.wake()
         await audit(context.store, principal_of(request), "webhook.create", hook.id, url=hook.url)
-        return Response(encoded({**hook.to_dict(), "secret": hook.secret}), 201, media_type=JSON)
+        return JsonResponse({**hook.to_dict(), "secret": hook.secret}, 201)
 
     @router.delete("/api/webhooks/{hook_id}", dependencies=admin, status_code=204, response_class=Response,
                    responses=schemas.problems(404), tags=["webhooks"], summary="Delete a webhook")  # fmt: skip
@@ -137,7 +136,7 @@ def add_webhooks(router: APIRouter, context: WebContext) -> None:
         delivery = Delivery(hook.id, f"msg_test_{new_job_id()}", body, await context.store.now())
         status, problem = await sender.post(hook, delivery)
         taken = 200 <= status < 300
-        return Response(encoded({"taken": taken, "status": status or None, "problem": problem}), media_type=JSON)
+        return JsonResponse({"taken": taken, "status": status or None, "problem": problem})
 
     @router.post("/api/webhooks/{hook_id}/replay", dependencies=admin, response_model=WebhookReplayed,
                  responses=schemas.problems(404), tags=["webhooks"],
@@ -155,4 +154,4 @@ def add_webhooks(router: APIRouter, context: WebContext) -> None:
                 await registry.save_delivery(context.store, Delivery(hook.id, message_id, text, now))
                 count += 1
         await audit(context.store, principal_of(request), "webhook.replay", hook_id, count=count)
-        return Response(encoded({"queued": count, "next_cursor": page.next_cursor}), media_type=JSON)
+        return JsonResponse({"queued": count, "next_cursor": page.next_cursor})

@@ -1,4 +1,4 @@
-"""Read request bodies within limits, and encode jobs as lists and redacted records as JSON."""
+"""Read request bodies within limits, and write responses as JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import Message
 
 from milepost.core.activity import open_stage
@@ -93,6 +94,16 @@ def depth(body: bytes) -> int:
 def encoded(value: Any) -> bytes:
     """Return a value as compact UTF-8 JSON. Lone surrogates in old records are replaced."""
     return compact_json(value).encode("utf-8", "replace")
+
+
+class JsonResponse(Response):
+    """A value as a JSON response; bytes are JSON already."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """See Response."""
+        return content if isinstance(content, bytes) else encoded(content)
 
 
 def redacted_job_bytes(job: Job) -> bytes:
