@@ -39,7 +39,7 @@ from milepost.run.crash_report import redacted
 from milepost.run.locked_jobs import LockedJobs
 from milepost.run.suspension import of_group
 from milepost.stores.protocol import Store, Write
-from milepost.stores.sync_bridge import run_sync
+from milepost.stores.sync_bridge import blocking, run_sync
 
 if TYPE_CHECKING:
     from milepost.app.jobs import AsyncJobs, Target
@@ -91,7 +91,7 @@ class AsyncBatch:
             return await self._jobs.submit(target, *args, **{**kwargs, **self._membership(kwargs)})
         return await self._jobs.submit(target.options(**self._membership(target.options().given)), *args, **kwargs)
 
-    async def submit_many(self, target: Target, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
+    async def submit_many(self, /, target: Target, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
         """Create many jobs of one type in the batch, and return their ids. The arguments are those of `submit_many`."""
         await self._refuse_unopened()
         given = options if isinstance(target, str) else {**target.options().given, **options}
@@ -269,31 +269,11 @@ class Batch:
         """Return the store of the batch; None if the batch is on a server."""
         return self._async.store
 
-    def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
-        """Create a job in the batch and return it. The arguments are those of `submit`."""
-        return run_sync(self._async.submit(target, *args, **kwargs))
-
-    def submit_many(self, target: Target, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
-        """Create many jobs of one type in the batch, and return their ids. The arguments are those of `submit_many`."""
-        return run_sync(self._async.submit_many(target, params, **options))
-
-    def then(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
-        """Create a job that starts when the batch has ended, and return it: ``submit(target.options(after=[batch]), ...)``.
-
-        It is cancelled if a member has failed, unless it has ``on_failure="run"``.
-        """
-        return run_sync(self._async.then(target, *args, **kwargs))
-
-    def counts(self) -> MemberCounts:
-        """Return the exact numbers of members by what became of them. Raises JobNotFoundError."""
-        return run_sync(self._async.counts())
-
-    def wait(self, timeout: Duration | None = None) -> Job:
-        """Wait until the batch is closed and no member is open, and return its record: failed if a member failed.
-
-        Raises WaitTimeoutError after `timeout`, and JobNotFoundError.
-        """
-        return run_sync(self._async.wait(timeout))
+    submit = blocking(AsyncBatch.submit)
+    submit_many = blocking(AsyncBatch.submit_many)
+    then = blocking(AsyncBatch.then)
+    counts = blocking(AsyncBatch.counts)
+    wait = blocking(AsyncBatch.wait)
 
     def __enter__(self) -> Self:
         run_sync(self._async.open())

@@ -12,7 +12,7 @@ from milepost.run import transaction
 from milepost.run.otel import submit_span
 from milepost.run.runtime import Runtime
 from milepost.stores.protocol import Store
-from milepost.stores.sync_bridge import run_sync
+from milepost.stores.sync_bridge import blocking
 
 if TYPE_CHECKING:
     from milepost.app.jobs import AsyncJobs, Target
@@ -35,53 +35,54 @@ class AsyncTransactionalJobs:
         the same `job_id` or `unique_key` waits until the transaction ends; after 2 s it raises LeaseHeldError. A job in
         `after` cannot be deleted until then.
         """
-        return await self._submit(await transaction.awithin(self._jobs.store, self._connection), target, args, kwargs)
-
-    async def submit_many(self, target: Target, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
-        """Create many jobs of one type in the transaction and return their ids in order, as `Jobs.submit_many` does."""
-        store = await transaction.awithin(self._jobs.store, self._connection)
-        return await self._submit_many(store, target, params, options)
-
-    async def get_job(self, job_id: str) -> Job | None:
-        """Return a job as the transaction sees it, or None if it does not exist."""
-        return await self._within(await transaction.awithin(self._jobs.store, self._connection)).get_job(job_id)
-
-    async def _submit(self, store: Store, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
+        within = await self._within()
         submission = await self._jobs.submissions.build(target, args, kwargs)
         if submission.on_duplicate == "supersede":
             raise InvalidInputError("on_duplicate", 'cannot be "supersede" in a transaction of yours')
         with submit_span(submission.fields) as created:
-            job = await self._within(store)._record(submission)
+            job = await within._record(submission)
             created(job.job_id)
         return job
 
-    async def _submit_many(
-        self, store: Store, target: Target, params: Iterable[Mapping[str, Any]], options: Mapping[str, Any]
-    ) -> list[str]:
-        return await self._within(store)._create_many(await self._jobs._build_many(target, params, options))
+    async def submit_many(self, /, target: Target, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
+        """Create many jobs of one type in the transaction and return their ids in order, as `Jobs.submit_many` does."""
+        within = await self._within()
+        return await within._create_many(await self._jobs._build_many(target, params, options))
 
-    def _within(self, store: Store) -> AsyncJobs:
+    async def get_job(self, job_id: str) -> Job | None:
+        """Return a job as the transaction sees it, or None if it does not exist."""
+        return await (await self._within()).get_job(job_id)
+
+    async def _within(self) -> AsyncJobs:
+        """Return jobs whose store reads and writes in the transaction."""
         runtime = self._jobs.runtime
-        manager = AsyncJobManager.of(Runtime(store, runtime.settings, runtime.ttl), self._jobs.manager.origin)
+        manager = AsyncJobManager.of(
+            Runtime(await self._open(), runtime.settings, runtime.ttl), self._jobs.manager.origin
+        )
         return self._jobs.with_manager(manager)
+
+    async def _open(self) -> Store:
+        store: Store = await transaction.awithin(self._jobs.store, self._connection)
+        return store
+
+
+class _BlockingForm(AsyncTransactionalJobs):
+    """AsyncTransactionalJobs over a blocking connection; its coroutines never suspend."""
+
+    def __init__(self, jobs: AsyncJobs, connection: object) -> None:
+        super().__init__(jobs, connection)
+        self._store: Store = transaction.within(jobs.store, connection)
+
+    async def _open(self) -> Store:
+        return self._store
 
 
 class TransactionalJobs:
     """What `Jobs.using` returns. Use it only before the transaction ends."""
 
     def __init__(self, jobs: AsyncJobs, connection: object) -> None:
-        self._async = AsyncTransactionalJobs(jobs, connection)
-        self._store = transaction.within(jobs.store, connection)
+        self._async = _BlockingForm(jobs, connection)
 
-    def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
-        return run_sync(self._async._submit(self._store, target, args, kwargs))
-
-    def submit_many(self, target: Target, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
-        return run_sync(self._async._submit_many(self._store, target, params, options))
-
-    def get_job(self, job_id: str) -> Job | None:
-        return run_sync(self._async._within(self._store).get_job(job_id))
-
-    submit.__doc__ = AsyncTransactionalJobs.submit.__doc__
-    submit_many.__doc__ = AsyncTransactionalJobs.submit_many.__doc__
-    get_job.__doc__ = AsyncTransactionalJobs.get_job.__doc__
+    submit = blocking(AsyncTransactionalJobs.submit)
+    submit_many = blocking(AsyncTransactionalJobs.submit_many)
+    get_job = blocking(AsyncTransactionalJobs.get_job)
