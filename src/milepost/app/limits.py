@@ -45,7 +45,7 @@ class LimitMethods:
         ``raise Snooze("30s", gate="openai")``. Raises InvalidInputError.
         """
         validate_key(key, "key", KEY_BYTES)
-        await self.store.close_gate(key, gate_micros(delay))
+        await self.store.close_gate(key, max(1, int(seconds(delay, "delay") * 1_000_000)))
 
     async def open_gate(self, key: str) -> None:
         """Let jobs with the limit key `key` start again; an open gate is ignored."""
@@ -65,8 +65,3 @@ class LimitMethods:
 async def read_limit_states(store: Store) -> list[LimitState]:
     """Return the limits of a store with their use."""
     return limit_states(await store.limits(), await store.held_slots(), await store.claimable_jobs(), await store.now())
-
-
-def gate_micros(delay: Duration) -> int:
-    """Return for how long to close a gate, in microseconds: at least one. Raises InvalidInputError."""
-    return max(1, int(seconds(delay, "delay") * 1_000_000))

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from milepost.app.limits import read_limit_states
 from milepost.core.errors import MissingExtraError, StoreError
 from milepost.core.events import Event
 from milepost.core.job import Job
@@ -160,7 +159,7 @@ class Metrics:
             for (job_type, status), count in counts.items():
                 self._jobs.labels(job_type, status).set(count)
             self._depths.set(await read_depths(store))
-            self._limits.set(await read_limit_states(store))
+            self._limits.set(await self._context.manager.limits())
             self._stalled.set(await self._context.manager.count_jobs(stalled=True))
             self._stopping.set(len(await store.draining_leases()))
             self._workers.set(len(await read_workers(store)))

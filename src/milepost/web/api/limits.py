@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
-from milepost.app.limits import gate_micros, read_limit_states
-from milepost.core.limits import KEEP, KEY_BYTES, MAX_LIMIT, MAX_PERIOD, Rate, validate_limit
-from milepost.core.serialization import validate_key
+from milepost.core.limits import MAX_LIMIT, MAX_PERIOD
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import JsonResponse
@@ -65,48 +61,39 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
     """Add the routes for limits."""
     admin = [context.authenticator.require(ADMIN)]
 
-    async def states() -> list[dict[str, Any]]:
-        return [one.to_dict() for one in await read_limit_states(context.store)]
-
-    async def put(request: Request, key: str, running: int | None, per_partition: int | None, rate: str | None) -> None:
-        validate_limit(key, running, per_partition)
-        parsed = None if rate is None else Rate.parse(rate)
-        await context.store.set_limit(key, running, KEEP, per_partition, parsed)
-        changes = {"running": running, "per_partition": per_partition, "rate": rate}
-        await audit(context.store, principal_of(request), "limit.set", key, **changes)
-
     @router.get("/api/limits", dependencies=admin, response_model=LimitList, responses=schemas.problems(),
                 tags=["limits"], summary="List limits with the jobs that run under each, also by partition")  # fmt: skip
     async def list_limits() -> Response:
-        return JsonResponse({"limits": await states()})
+        return JsonResponse({"limits": [one.to_dict() for one in await context.manager.limits()]})
 
     @router.put("/api/limits/{key:path}", dependencies=admin, response_model=LimitRecord,
                 responses=schemas.problems(404), tags=["limits"],
                 summary="Limit how many jobs of a limit key, and of each of its partitions, run at once, and how often they start")  # fmt: skip
     async def set_limit(request: Request, key: str, body: LimitSettings) -> Response:
-        await put(request, key, body.running, body.per_partition, body.rate)
-        shown = next((one for one in await states() if one["key"] == key), None)
-        return JsonResponse(shown) if shown else Response(status_code=204)
+        limit = body.model_dump()
+        await context.manager.limit(key, **limit)
+        await audit(context.store, principal_of(request), "limit.set", key, **limit)
+        shown = next((one for one in await context.manager.limits() if one.key == key), None)
+        return JsonResponse(shown.to_dict()) if shown is not None else Response(status_code=204)
 
     @router.delete("/api/limits/{key:path}", dependencies=admin, status_code=204, response_class=Response,
                    responses=schemas.problems(404), tags=["limits"], summary="Remove the limits of a limit key")  # fmt: skip
     async def remove_limit(request: Request, key: str) -> Response:
-        await put(request, key, None, None, None)
+        await context.manager.remove_limit(key)
+        await audit(context.store, principal_of(request), "limit.set", key, running=None, per_partition=None, rate=None)
         return Response(status_code=204)
 
     @router.put("/api/gates/{key:path}", dependencies=admin, status_code=204, response_class=Response,
                 responses=schemas.problems(404), tags=["limits"],
                 summary="Let no job of a limit key start for some time; a gate that is closed for longer stays so")  # fmt: skip
     async def put_gate(request: Request, key: str, body: GateClosing) -> Response:
-        validate_key(key, "key", KEY_BYTES)
-        await context.store.close_gate(key, gate_micros(body.seconds))
+        await context.manager.close_gate(key, body.seconds)
         await audit(context.store, principal_of(request), "gate.close", key, seconds=body.seconds)
         return Response(status_code=204)
 
     @router.delete("/api/gates/{key:path}", dependencies=admin, status_code=204, response_class=Response,
                    responses=schemas.problems(404), tags=["limits"], summary="Let jobs of a limit key start again")  # fmt: skip
     async def delete_gate(request: Request, key: str) -> Response:
-        validate_key(key, "key", KEY_BYTES)
-        await context.store.close_gate(key, 0)
+        await context.manager.open_gate(key)
         await audit(context.store, principal_of(request), "gate.open", key)
         return Response(status_code=204)
