@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
-from milepost.core.record_codec import large_fields
 from milepost.core.serialization import validate_job_id
 from milepost.stores.protocol import Position, Select, Store
 
@@ -111,19 +110,6 @@ async def _yield_to_loop() -> None:
     import asyncio  # here, because blocking programs do without it
 
     await asyncio.sleep(0)
-
-
-async def with_large_values(store: Store, job: Job) -> Job:
-    """Return a job of a list or a claim with its large values: the same job, without a round trip, if it has none.
-
-    Other fields stay as they were. A value that is gone by now stays a marker.
-    """
-    names = large_fields(job.record)
-    newer = await store.get(job.job_id) if names else None
-    if newer is None:
-        return job
-    values = {name: newer.record[name] for name in names if name in newer.record}
-    return Job.stored(job.job_id, {**job.record, **values})
 
 
 def position(job: Job) -> Position:

@@ -15,10 +15,9 @@ from milepost.run.process_identity import process_name
 from milepost.run.run import Run
 from milepost.run.sweeper import Sweeper
 from milepost.stores.protocol import KeyValueStore, Select, Store, WriteResult
-from milepost.stores.query import with_large_values
 from milepost.worker.event_loop import run_in_new_loop
 from milepost.worker.handlers import Application, Handler, code_release
-from milepost.worker.store_requests import ClaimPolicy, limits_of
+from milepost.worker.store_requests import ClaimPolicy, limits_of, with_large_values
 
 PENDING_READ = 1000
 Errors = Literal["raise", "collect"]

@@ -11,6 +11,7 @@ from typing import Any
 from milepost.core.defaults import RENEWALS_PER_LEASE
 from milepost.core.errors import LeaseHeldError, MilepostError, OutcomeUnknownError, StoreError
 from milepost.core.job import FailureKind, Job
+from milepost.core.record_codec import large_fields
 from milepost.core.transitions import plan_fail, plan_release, plan_start
 from milepost.core.transitions.change import Change
 from milepost.run.crash_report import report_exception
@@ -18,7 +19,6 @@ from milepost.run.outcome import LateReceipt, RunOutcome
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids, new_operation_id
 from milepost.stores.protocol import MAX_CHARACTERS, ApplyResult, Claim, Store, Write, WriteResult
-from milepost.stores.query import with_large_values
 from milepost.worker.handlers import Handler
 from milepost.worker.worker_state import ClaimedJob
 
@@ -29,6 +29,19 @@ MIN_CLAIM, CLAIM_GROWTH_FACTOR = 4, 4
 """An idle worker claims few jobs, because each start is sent whether or not there is a job for it. After a claim that
 found jobs, the next one may ask for this many times as many.
 """
+
+
+async def with_large_values(store: Store, job: Job) -> Job:
+    """Return a job of a claim with its large values: the same job, without a round trip, if it has none.
+
+    Other fields stay as they were. A value that is gone by now stays a marker.
+    """
+    names = large_fields(job.record)
+    newer = await store.get(job.job_id) if names else None
+    if newer is None:
+        return job
+    values = {name: newer.record[name] for name in names if name in newer.record}
+    return Job.stored(job.job_id, {**job.record, **values})
 
 
 class ClaimPolicy:
