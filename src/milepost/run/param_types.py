@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, Literal, Union
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.result_json import is_model
+from milepost.run.job_result import is_model
 from milepost.run.scalar_types import (
     SCALARS,
     ParamType,

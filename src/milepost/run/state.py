@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.result_json import is_model
 from milepost.core.serialization import KIB
 from milepost.run import typed_values
+from milepost.run.job_result import is_model
 from milepost.run.typed_values import Codec, fields_of
 
 S = TypeVar("S")

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.result_json import is_model
 from milepost.core.serialization import JSON_DEPTH
+from milepost.run.job_result import is_model
 
 REMEDY = (
     "use str, int, float, bool, None, lists and dicts with str keys, or declare the type: "

@@ -18,9 +18,9 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.result_json import is_model
 from milepost.core.serialization import PARAMS_BYTES, from_json, to_json
 from milepost.run.async_run import AsyncRun
+from milepost.run.job_result import is_model
 from milepost.run.param_types import object_schema, param_type_of, plain, read_object
 from milepost.run.run import Run
 from milepost.run.scalar_types import ParamType
