@@ -58,7 +58,7 @@ from milepost.settings import Settings, settings
 from milepost.stores.cycles import refuse_cycle
 from milepost.stores.factory import open_store
 from milepost.stores.protocol import Store, Write
-from milepost.stores.query import Page, Query, find, position
+from milepost.stores.query import Page, Query, existing_job, find, position
 from milepost.stores.refused_groups import closed_batch, refuse_foreign_batches
 
 if TYPE_CHECKING:
@@ -281,8 +281,8 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
     async def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[Event]:
         """Return the stored events of a job with a version above `after`, oldest first. Raises JobNotFoundError."""
         events = await self.store.events(known_id(job_id), after, limit)
-        if not events and await self.store.get(job_id) is None:
-            raise JobNotFoundError(job_id)
+        if not events:
+            await existing_job(self.store, job_id)
         return events
 
     def watch(self, job_id: str, after: str | int | None = None) -> AsyncIterator[Event]:

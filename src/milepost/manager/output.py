@@ -6,12 +6,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from milepost.core.defaults import LIST_LIMIT_MAX
-from milepost.core.errors import InvalidInputError, JobNotFoundError
+from milepost.core.errors import InvalidInputError
 from milepost.core.output import OutputChunk, OutputPosition, decode_chunks, output_prefix
 from milepost.core.serialization import known_id
 from milepost.manager.watch import Sweep, is_final, records
 from milepost.run.runtime import Runtime
 from milepost.stores.protocol import Store
+from milepost.stores.query import existing_job
 
 
 class OutputMethods:
@@ -30,8 +31,8 @@ class OutputMethods:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InvalidInputError("limit", f"{limit!r:.40} must be a whole number from 1 to {LIST_LIMIT_MAX}")
         chunks = await read_output(self.store, known_id(job_id), position, min(limit, LIST_LIMIT_MAX))
-        if not chunks and await self.store.get(job_id) is None:
-            raise JobNotFoundError(job_id)
+        if not chunks:
+            await existing_job(self.store, job_id)
         return chunks
 
     def follow_output(self, job_id: str, after: str | None = None) -> AsyncIterator[OutputChunk]:

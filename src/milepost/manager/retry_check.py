@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from milepost.core.errors import JobNotFoundError
 from milepost.core.job import Job, JobStatus
 from milepost.core.placement import is_orphan
-from milepost.core.serialization import known_id
 from milepost.core.transitions.table import LOST_PARENT
 from milepost.core.values import RetryCheck
 from milepost.manager.validation import rejection_error
 from milepost.run.usage import budget_error, budget_holders, spent_budgets
 from milepost.stores.protocol import Select, Store, WriteResult
+from milepost.stores.query import existing_job
 
 NEWER_JOBS = 1000
 """Among how many of the newest jobs, first of the same type, the one with the unique key is looked for. A retry checks the key itself."""
@@ -26,9 +25,7 @@ class RetryCheckMethods:
 
         Raises JobNotFoundError.
         """
-        job = await self.store.get(known_id(job_id))
-        if job is None:
-            raise JobNotFoundError(job_id)
+        job = await existing_job(self.store, job_id)
         return await _refusal(self.store, job) or await _spent_budget(self.store, job) or RetryCheck()
 
 

@@ -12,7 +12,7 @@ from milepost.core.job import Job
 from milepost.core.schedule import SCHEDULES, Schedule, schedule_key, validate_schedule_name
 from milepost.core.serialization import from_micros
 from milepost.run.schedules import read_schedules, ticks_of, upcoming
-from milepost.stores.protocol import KeyValueStore, Store
+from milepost.stores.protocol import KeyValue, KeyValueStore, Store
 
 MAX_SCHEDULES = 1000
 """The most schedules in one namespace: every sweep reads them all."""
@@ -35,10 +35,7 @@ class ScheduleMethods:
 
     async def get_schedule(self, name: str) -> Schedule:
         """Return a schedule with its next five ticks in `upcoming`. Raises ScheduleNotFoundError."""
-        item = await self.store.kv_get(schedule_key(name))
-        if item is None:
-            raise ScheduleNotFoundError(name)
-        return with_upcoming(Schedule.from_text(item.value))
+        return with_upcoming(Schedule.from_text((await _existing(self.store, name)).value))
 
     async def pause_schedule(self, name: str) -> Schedule:
         """Pause a schedule, so that its ticks make no jobs, and return it. Raises ScheduleNotFoundError."""
@@ -53,9 +50,7 @@ class ScheduleMethods:
 
     async def fire_schedule(self, name: str) -> Job:
         """Create a job of a schedule now, and return it. Its ticks stay as they are. Raises ScheduleNotFoundError."""
-        item = await self.store.kv_get(schedule_key(name))
-        if item is None:
-            raise ScheduleNotFoundError(name)
+        item = await _existing(self.store, name)
         now = from_micros(await self.store.now())
         return await self._create(None, Schedule.from_text(item.value).job_fields(now))
 
@@ -67,6 +62,14 @@ class ScheduleMethods:
         """
         if not await self.store.kv_delete(schedule_key(name)):
             raise ScheduleNotFoundError(name)
+
+
+async def _existing(store: Store, name: str) -> KeyValue:
+    """Return the stored form of a schedule. Raises ScheduleNotFoundError."""
+    item = await store.kv_get(schedule_key(name))
+    if item is None:
+        raise ScheduleNotFoundError(name)
+    return item
 
 
 async def put_schedule(
@@ -122,9 +125,7 @@ def changed(found: Schedule, wanted: Schedule, now: datetime) -> Schedule:
 async def change_schedule(store: Store, name: str, change: Callable[[Schedule, datetime], Schedule]) -> Schedule:
     """Apply a change to a schedule and return it. Raises ScheduleNotFoundError."""
     for _ in range(MAX_CONFLICTS):
-        item = await store.kv_get(schedule_key(name))
-        if item is None:
-            raise ScheduleNotFoundError(name)
+        item = await _existing(store, name)
         new = change(Schedule.from_text(item.value), from_micros(await store.now()))
         if await store.kv_put(item.key, new.to_text(), version=item.version) is not None:
             return with_upcoming(new)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import date, timedelta
 
-from milepost.core.errors import JobNotFoundError
 from milepost.core.ledger import (
     JobUsage,
     OnBudget,
@@ -22,10 +21,11 @@ from milepost.core.ledger import (
     validate_by,
     validate_day,
 )
-from milepost.core.serialization import known_id, validate_labels
+from milepost.core.serialization import validate_labels
 from milepost.core.usage import decode_millionths, shown
 from milepost.run.usage import ASKS
 from milepost.stores.protocol import Store
+from milepost.stores.query import existing_job
 
 _DAYS_AT_ONCE = 5
 """How many days are read in one request, so that a long period holds up neither the store nor this process."""
@@ -55,9 +55,7 @@ class UsageMethods:
 
     async def job_usage(self, job_id: str) -> JobUsage:
         """Return what a job and its descendants have spent. Raises JobNotFoundError."""
-        job = await self.store.get(known_id(job_id))
-        if job is None:
-            raise JobNotFoundError(job_id)
+        job = await existing_job(self.store, job_id)
         (book,) = await self.store.usage(tree_books([job_id]))
         own, below = decode_millionths(job.record.get("usage")), {name: n for (_, name), n in book.items()}
         total = {name: own.get(name, 0) + below.get(name, 0) for name in {**own, **below}}

@@ -10,7 +10,6 @@ from milepost.core.errors import (
     AlreadyAnsweredError,
     IllegalTransitionError,
     InvalidInputError,
-    JobNotFoundError,
     QuestionExpiredError,
     RejectedError,
 )
@@ -26,6 +25,7 @@ from milepost.run.questions import ANSWER_BYTES, micros_of, questions_of, questi
 from milepost.run.steps import KEY_BYTES
 from milepost.run.usage import ASKS
 from milepost.stores.protocol import Store, Write
+from milepost.stores.query import existing_job
 
 MAX_EARLY = 16
 """The most answers that a job keeps for questions that were not asked yet."""
@@ -51,9 +51,7 @@ class WaitingMethods:
         validate_key(key, "key", KEY_BYTES)
         given = from_json(to_json(plain(value), "value", ANSWER_BYTES))
         while True:
-            job = await self.store.get(job_id)
-            if job is None:
-                raise JobNotFoundError(job_id)
+            job = await existing_job(self.store, job_id)
             kept = questions_of(job.record.get("questions"))
             now = await self.store.now()
             answered = _answered(job, kept, key, given, now, who)

@@ -11,6 +11,7 @@ from milepost.core.errors import JobNotFoundError, WaitTimeoutError
 from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
 from milepost.stores.protocol import Store
+from milepost.stores.query import existing_job
 
 WAIT_STEP = 5.0
 """Seconds after which a silent feed is not trusted and the record is read, in case the server lost data."""
@@ -76,9 +77,7 @@ async def watch(store: Store, job_id: str, after: StreamPosition | None, sweep: 
     job = await store.get(job_id)
     while True:
         feed = (await store.feed(None)).position
-        before, job = job, await store.get(job_id)
-        if job is None:
-            raise JobNotFoundError(job_id)
+        before, job = job, await existing_job(store, job_id)
         if before is not None and is_same(before, job):
             break  # the feed only has ids; from here on it has no event of an earlier job
     async with aclosing(_watch(store, job, feed, None if after is None else after.seen_of(job), sweep)) as events:

@@ -11,9 +11,9 @@ import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from milepost.core.errors import InvalidInputError
+from milepost.core.errors import InvalidInputError, JobNotFoundError
 from milepost.core.job import Job
-from milepost.core.serialization import validate_job_id
+from milepost.core.serialization import known_id, validate_job_id
 from milepost.stores.protocol import Position, Select, Store
 
 SCAN_MAX = 100_000
@@ -65,6 +65,14 @@ class Page:
     total_at_least: int
     next_cursor: str | None
     scanned_all: bool = True
+
+
+async def existing_job(store: Store, job_id: str) -> Job:
+    """Return a job. Raises JobNotFoundError."""
+    job = await store.get(known_id(job_id))
+    if job is None:
+        raise JobNotFoundError(job_id)
+    return job
 
 
 def created(job: Job) -> int:
