@@ -20,7 +20,7 @@ from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
     from milepost.cli.context import CommandContext
-    from milepost.worker.registry import JobType, WorkerEntry
+    from milepost.worker.registry import JobType
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def check_health(context: CommandContext) -> StoreReport:
         warnings += found
     return StoreReport(
         fitness.kind, fitness.version, fitness.layout, fitness.durability, tuple(warnings), dict(fitness.details),
-        spent, ahead, counts, len(workers(context)),
+        spent, ahead, counts, len(context.jobs.workers()),
     )  # fmt: skip
 
 
@@ -98,14 +98,9 @@ def purge(context: CommandContext, older_than: float | None) -> int:
     return run_sync(purge_older(manager.store, ttl=ttl))
 
 
-def types(context: CommandContext) -> list[JobType]:
-    """Return the published types with their limits and pauses."""
-    return context.jobs.job_types()
-
-
 def get_job_type(context: CommandContext, name: str) -> JobType:
     """Return the published type of that name. Raises UnknownJobTypeError, which lists the known types."""
-    listed = types(context)
+    listed = context.jobs.job_types()
     for known in listed:
         if known.name == name:
             return known
@@ -119,11 +114,6 @@ def set_limit(
     get_job_type(context, name)  # an unknown type is refused
     context.jobs.set_limit(name, limit, paused=paused)
     return get_job_type(context, name)
-
-
-def workers(context: CommandContext) -> list[WorkerEntry]:
-    """Return the live workers."""
-    return context.jobs.workers()
 
 
 def keys(context: CommandContext) -> list[dict[str, Any]]:

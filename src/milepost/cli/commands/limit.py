@@ -21,17 +21,13 @@ from milepost.core.serialization import seconds
 @click.pass_context
 def limit(ctx: click.Context) -> int | None:
     """List, set and remove limits on how many jobs run and how often they start; close and open gates."""
-    return _list() if ctx.invoked_subcommand is None else None
+    return ctx.invoke(ls) if ctx.invoked_subcommand is None else None
 
 
 @limit.command("ls")
 @session_options
 def ls() -> int:
     """List limits, and below each the partitions with running jobs."""
-    return _list()
-
-
-def _list() -> int:
     context = current()
     known = context.jobs.limits()
     print_records(

@@ -22,17 +22,13 @@ from milepost.core.serialization import seconds
 @click.pass_context
 def schedule(ctx: click.Context) -> int | None:
     """List, add, pause, resume, fire and remove schedules."""
-    return _list() if ctx.invoked_subcommand is None else None
+    return ctx.invoke(ls) if ctx.invoked_subcommand is None else None
 
 
 @schedule.command("ls")
 @session_options
 def ls() -> int:
     """List schedules with their next tick."""
-    return _list()
-
-
-def _list() -> int:
     context = current()
     known = context.jobs.list_schedules()
 

@@ -26,7 +26,7 @@ def types(ctx: click.Context) -> int | None:
     if ctx.invoked_subcommand is not None:
         return None
     context = current()
-    known = admin.types(context)
+    known = context.jobs.job_types()
     print_records(
         context,
         (one.to_dict() for one in known),
@@ -102,7 +102,7 @@ SILENT_AFTER = 15.0
 def workers() -> int:
     """List workers with the number of jobs they run and their last heartbeat."""
     context = current()
-    known = admin.workers(context)
+    known = context.jobs.workers()
     now = time.time()
     print_records(
         context,
