@@ -145,26 +145,16 @@ class Searcher:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
         if not 0 <= context <= _MAX_CONTEXT:
             raise ValueError(f"context must be from 0 to {_MAX_CONTEXT}, not {context}")
-        if rerank:
-            reranker = self._reranker = self._reranker or Reranker(max_wait=MAX_WAIT_SECONDS)
-            found = self.search(
-                query,
-                candidates(k, _MAX_HITS),
-                mode=mode,
-                under=under,
-                format=format,
-                since=since,
-                where=where,
-                owner=owner,
-                per_document=per_document,
-                context=context,
-            )
-            ranked = reranker.rank(query, found)
-            return [hit for hit in ranked if min_score is None or hit.score >= min_score][:k]
-        chosen: _Chosen = {
-            "only": DocumentFilter(under, format, since, where, owner), "per_document": per_document,
-            "min_score": min_score, "context": context,
-        }  # fmt: skip
+        only = DocumentFilter(under, format, since, where, owner)
+        chosen: _Chosen = {"only": only, "per_document": per_document, "min_score": min_score, "context": context}
+        if not rerank:
+            return self._find(query, k, mode, chosen)
+        self._reranker = self._reranker or Reranker(max_wait=MAX_WAIT_SECONDS)
+        found = self._find(query, candidates(k, _MAX_HITS), mode, {**chosen, "min_score": None})
+        ranked = self._reranker.rank(query, found)
+        return [hit for hit in ranked if min_score is None or hit.score >= min_score][:k]
+
+    def _find(self, query: str, k: int, mode: Mode, chosen: _Chosen) -> list[Hit]:
         terms = None if mode == "meaning" else query_terms(query)
         if mode == "words":
             if not self._store.has_words():
