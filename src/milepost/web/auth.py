@@ -56,6 +56,7 @@ class NoAuth:
     requests.
     """
 
+    kind = "none"
     keyed = False
 
     def __init__(self, *, behind_proxy: bool = False) -> None:
@@ -75,6 +76,7 @@ class NoAuth:
 class ApiKeys:
     """API keys in `Authorization: Bearer` or `X-API-Key`, the session cookie of the dashboard, and share links."""
 
+    kind = "keys"
     keyed = True
 
     async def principal(self, request: Request, authenticator: Authenticator) -> Principal:
@@ -130,6 +132,7 @@ def _share_token(request: Request) -> str | None:
 class Dependency:
     """A FastAPI dependency of the application. Share links are not accepted beside it."""
 
+    kind = "custom"
     keyed = True
 
     def __init__(self, dependency: Callable[..., Any]) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from milepost.core.defaults import PRIORITY_MAX
 from milepost.core.job import Job
 from milepost.web import schemas
-from milepost.web.auth import ApiKeys, NoAuth, cookie_name, log_refused, refuse_forgery
+from milepost.web.auth import cookie_name, log_refused, refuse_forgery
 from milepost.web.context import WebContext, job_url, principal_of
 from milepost.web.http.json_body import JsonResponse
 from milepost.web.http.problems import Problem
@@ -117,13 +117,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
     """Add the routes for sign-in, API keys and share links."""
     admin, read = [context.authenticator.require(ADMIN)], [context.authenticator.require(READ)]
     anybody = [context.authenticator.require(None, link=True)]
-    kind = (
-        "none"
-        if isinstance(context.authenticator.auth, NoAuth)
-        else "keys"
-        if isinstance(context.authenticator.auth, ApiKeys)
-        else "custom"
-    )
+    kind = context.authenticator.auth.kind
 
     @router.get("/api/session", dependencies=anybody, response_model=Session, responses=schemas.problems(),
                 tags=["access"], summary="Get the caller's identity and permissions")  # fmt: skip
