@@ -64,13 +64,13 @@ def check_health(context: CommandContext) -> StoreReport:
         defaults = {"kind": "server", "version": "", "layout": 0, "durability": "", "details": {}}
         return StoreReport(**{**defaults, **known, "seconds": time.monotonic() - begun})
     store = context.manager.store
-    fitness = run_sync(store.check_health())
+    health = run_sync(store.check_health())
     spent = time.monotonic() - begun
     ahead = run_sync(store.now()) / 1_000_000 - time.time()
     counts: dict[str, int] = {}
     for (_, status), count in run_sync(store.counts()).items():
         counts[status] = counts.get(status, 0) + count
-    warnings = list(fitness.warnings)
+    warnings = list(health.warnings)
     if abs(ahead) > 5:
         warnings.append(
             f"the store's clock differs from this machine's by {ahead:+.0f} s; times are shown by the store's clock"
@@ -79,7 +79,7 @@ def check_health(context: CommandContext) -> StoreReport:
     for found in plugins.use_all("milepost.health_checks", lambda _, check: check()):
         warnings += found
     return StoreReport(
-        fitness.kind, fitness.version, fitness.layout, fitness.durability, tuple(warnings), dict(fitness.details),
+        health.kind, health.version, health.layout, health.durability, tuple(warnings), dict(health.details),
         spent, ahead, counts, len(context.jobs.workers()),
     )  # fmt: skip
 

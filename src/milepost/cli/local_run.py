@@ -63,7 +63,7 @@ class LocalRun:
         self.run: Run | None = None
         self.signalled: int | None = None
         self.began = datetime.now(UTC)
-        self._session = context
+        self._context = context
         self._labels = dict(labels)
         self._values = local.read(params)
         shown = {name: "***" if name in local.secrets else value for name, value in params.items()}
@@ -95,7 +95,7 @@ class LocalRun:
             self._notify_waiting(earlier)
         with self._handle_signals():
             try:
-                self._session.manager.track(
+                self._context.manager.track(
                     self.local.job_type, unique_key=self._key, metadata=self._metadata, labels=self._labels
                 ).execute(self._code(earlier), run_type_of(self.local.function))
             finally:
@@ -124,7 +124,7 @@ class LocalRun:
         """Return the job that this command would resume, or None."""
         key = self._key
         query = Query(Select((self.local.job_type,), RESUMABLE_STATUSES), (lambda job: job.unique_key == key,))
-        found = self._session.manager.find(query, 1).jobs
+        found = self._context.manager.find(query, 1).jobs
         return found[0] if found else None
 
     def _notify_waiting(self, job: Job) -> None:
@@ -166,7 +166,7 @@ class LocalRun:
     def _cancel(self, run: Run, number: int) -> None:
         """Record the cancel, signal the code, and interrupt it if it does not stop within the grace period."""
         why = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        manager = self._session.open()
+        manager = self._context.open()
         try:
             manager.cancel_job(run.job_id, why, by=user_name())
             run.stop(JobCancelled(f"cancelled: {why}"))

@@ -58,7 +58,7 @@ class Screen(App[None]):
 
     def __init__(self, context: CommandContext, text: str) -> None:
         super().__init__()
-        self._session = context
+        self._command_context = context
         self._text = text
         self._jobs: list[Job] = []
         self._lines: dict[str, JobProgress] = {}
@@ -91,9 +91,9 @@ class Screen(App[None]):
         if not self._asking.acquire(blocking=False):
             return
         try:
-            page = find_jobs(self._session, self._text, ROWS)
-            jobs = self._session.with_start_forecast(page.jobs)
-            manager = self._session.manager
+            page = find_jobs(self._command_context, self._text, ROWS)
+            jobs = self._command_context.with_start_forecast(page.jobs)
+            manager = self._command_context.manager
             counts = {name: manager.count_jobs(status=name) for name in ("running", "pending", "failed")}
             counts["stalled"] = manager.count_jobs(stalled=True)
         except MilepostError as error:
@@ -108,14 +108,14 @@ class Screen(App[None]):
 
     def _render(self, page: Page, counts: dict[str, int]) -> None:
         head = list_summary(
-            self._session.console, len(page.jobs), page.total, page.total_at_least, counts, name="milepost top"
+            self._command_context.console, len(page.jobs), page.total, page.total_at_least, counts, name="milepost top"
         )
         self._header(head.append(f"   {self._text}" if self._text else ""))
         table: DataTable[Any] = self.query_one(DataTable)
         before = [job.job_id for job in self._jobs]
         chosen = self._selected_job()
         self._jobs = page.jobs
-        columns = columns_of(self._session.console, page.jobs, self.size.width, utc=self._session.utc)
+        columns = columns_of(self._command_context.console, page.jobs, self.size.width, utc=self._command_context.utc)
         names = [column.name for column in columns]
         if names != [str(column.label) for column in table.ordered_columns]:
             table.clear(columns=True)
@@ -147,7 +147,7 @@ class Screen(App[None]):
             return
         lines = self._lines.setdefault(job.job_id, JobProgress())
         lines.sample(job)
-        console = self._session.console
+        console = self._command_context.console
         head = Text(clean(job.job_type), "bold").append(f"  {job.job_id}", "default")
         body = lines.block(console, job, max(40, self.size.width - 4))
         self.query_one("#detail", Static).update(
@@ -210,7 +210,7 @@ class Screen(App[None]):
             return
 
         def change() -> None:
-            manager = self._session.manager
+            manager = self._command_context.manager
             try:
                 manager.cancel_job(job.job_id) if verb == "cancel" else manager.retry_job(job.job_id)
             except MilepostError as error:

@@ -113,7 +113,7 @@ def search(
     database: str | None,
 ) -> int:
     """Search the ingested documents by meaning and by words, best match first."""
-    session = current()
+    command = current()
     query = " ".join(words)
     if not query.strip():
         raise click.UsageError("QUERY is empty")
@@ -132,7 +132,7 @@ def search(
         rerank=rerank,
         **restricted,
     )
-    if session.json:
+    if command.json:
         for hit in found:
             echo_json(hit)
         return exit_codes.OK
@@ -140,12 +140,12 @@ def search(
         nothing = "No documents yet. Ingest some: milepost run ingestion PATH..."
         if mode == "words" or any(value is not None for value in restricted.values()):
             nothing = "Nothing found. List the documents: milepost documents ls"
-        session.console.print(nothing)
+        command.console.print(nothing)
         return exit_codes.FAILED
     for at, hit in enumerate(found):
         if at:
-            session.console.print()
-        _print_hit(session, hit, query)
+            command.console.print()
+        _print_hit(command, hit, query)
     return exit_codes.OK
 
 
@@ -296,7 +296,7 @@ def _print(
 
 
 def reads_store(database: str | None) -> bool:
-    """Return whether a command reads the document store itself instead of asking the session's server."""
+    """Return whether a command reads the document store itself instead of asking the server."""
     return database is not None or not current().is_server
 
 
@@ -305,7 +305,7 @@ def query_documents(
     database: str | None,
     **question: Any,
 ) -> list[DocumentRow]:
-    """Return the rows of a query as dicts: from the session's server, or from the document store with `database` or
+    """Return the rows of a query as dicts: from the server, or from the document store with `database` or
     without a server."""
     context = current()
     with translate_errors():

@@ -217,7 +217,7 @@ def create_demo(demo: Demo | None = None, *, auth: Any = None) -> FastAPI:
     shown = Demo() if demo is None else demo
     app = create_app(shown.jobs, auth=auths.none() if auth is None else auth)
     app.state.demo = shown
-    app.state.milepost.background.append(lambda site: _from_the_start(shown))
+    app.state.milepost.background.append(lambda _: _from_the_start(shown))
     return app
 
 

@@ -51,7 +51,7 @@ class JobFollower:
     def __init__(self, context: CommandContext, jobs: Sequence[Job], after: str | None = None) -> None:
         self.jobs = {job.job_id: job for job in jobs}
         self.problem: str | None = None
-        self._session = context
+        self._context = context
         self._after = after
         self._events: queue.Queue[tuple[str, Event | MilepostError | None]] = queue.Queue()
         self._open = set(self.jobs)
@@ -87,11 +87,11 @@ class JobFollower:
         """Return the current jobs with the progress of their members; deleted jobs, and all jobs during an outage, as last seen."""
         try:
             for job_id in self.jobs:
-                latest = self._session.manager.get_job(job_id)
+                latest = self._context.manager.get_job(job_id)
                 if latest is not None:
                     self.jobs[job_id] = latest
             self.problem = None
-            return self._session.with_member_progress(list(self.jobs.values()))
+            return self._context.with_member_progress(list(self.jobs.values()))
         except StoreUnavailableError as away:
             self.problem = str(away)
         return list(self.jobs.values())
@@ -106,7 +106,7 @@ class JobFollower:
         return exit_codes.CANCELLED if JobStatus.CANCELLED in statuses else exit_codes.OK
 
     def _watch(self, job_id: str) -> None:
-        manager = self._session.open()
+        manager = self._context.open()
         after = self._after
         try:
             while True:
@@ -165,7 +165,7 @@ def follow(
         follower = JobFollower(context, jobs)
         try:
             if context.json:
-                _parse_json(follower, timeout)
+                _print_json(follower, timeout)
             elif is_live(context.console):
                 _live(context, follower, timeout)
             else:
@@ -189,7 +189,7 @@ def follow(
     return code
 
 
-def _parse_json(follower: JobFollower, timeout: float | None) -> None:
+def _print_json(follower: JobFollower, timeout: float | None) -> None:
     outages = OutageNotice()
     for event in follower.events(timeout):
         outages.report(follower.problem)

@@ -324,7 +324,7 @@ class WorkerSummary:
 
     def __init__(self, context: CommandContext, worker: Worker, monitor: WorkerMonitor) -> None:
         self.monitor = monitor
-        self._session = context
+        self._context = context
         self._worker = worker
         self._lines: dict[str, JobProgress] = {}
 
@@ -333,7 +333,7 @@ class WorkerSummary:
         from rich.console import Group
         from rich.text import Text
 
-        console, monitor = self._session.console, self.monitor
+        console, monitor = self._context.console, self.monitor
         running = monitor.refresh(MAX_BARS)
         self._lines = {job.job_id: self._lines.get(job.job_id) or JobProgress() for job in running}
         dot = f" {glyph(console, 'dot')} "
@@ -349,7 +349,7 @@ class WorkerSummary:
         head.append(dot.join(facts), "bold")
         lines: list[RenderableType] = [
             head,
-            Text(f"runs {', '.join(self._worker.handlers)} from {self._session.display_url}", MUTED),
+            Text(f"runs {', '.join(self._worker.handlers)} from {self._context.display_url}", MUTED),
         ]
         if monitor.problem is not None:
             lines.append(Text(clean(monitor.problem), STYLES["stalled"]))

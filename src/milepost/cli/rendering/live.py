@@ -153,7 +153,7 @@ class JsonView:
     """A view with one JSON line for each event of the job."""
 
     def __init__(self, context: CommandContext, local_run: LocalRun) -> None:
-        self._session = context
+        self._context = context
         self._execution = local_run
         self._thread = threading.Thread(target=self._follow, name="milepost-view", daemon=True)
         self._over = threading.Event()
@@ -171,7 +171,7 @@ class JsonView:
         while self._execution.run is None:
             if self._over.wait(0.05):
                 return
-        manager = self._session.open()
+        manager = self._context.open()
         try:
             for event in manager.watch(self._execution.run.job_id):
                 echo_json(event.to_dict())

@@ -111,11 +111,11 @@ class StoreItself(Scenarios):
     """Health, URL, close, and the other API."""
 
     async def test_check_health_reports_server(self, fixture: StoreFixture) -> None:
-        fitness = await fixture.store.check_health()
-        assert fitness.layout == LAYOUT
-        assert fitness.kind
-        assert fitness.durability
-        assert all(isinstance(text, str) for text in fitness.warnings)
+        health = await fixture.store.check_health()
+        assert health.layout == LAYOUT
+        assert health.kind
+        assert health.durability
+        assert all(isinstance(text, str) for text in health.warnings)
 
     async def test_store_works_again_after_close(self, fixture: StoreFixture) -> None:
         await fixture.create("a", caller_job())

@@ -84,20 +84,20 @@ def add_health(router: APIRouter, context: WebContext) -> None:
     )
     async def readyz(request: Request) -> Response:
         try:
-            fitness = await context.store.check_health()
+            health = await context.store.check_health()
         except StoreError as error:
             return response(503, f"The job store is unavailable: {type(error).__name__}", RETRY_LATER)
         if context.hub.closing:
             return response(503, "The server is shutting down", RETRY_LATER)
         if not await context.authenticator.permits(request, ADMIN):
             return JsonResponse({"status": "ok"})
-        return JsonResponse({"status": "ok", **_shown(fitness)})
+        return JsonResponse({"status": "ok", **_shown(health)})
 
 
-def _shown(fitness: HealthReport) -> dict[str, object]:
+def _shown(health: HealthReport) -> dict[str, object]:
     """Return the health of a store as JSON types, without its details."""
-    shown = {name: value for name, value in fitness._asdict().items() if name not in ("kind", "details")}
-    return {"store": fitness.kind, **shown}
+    shown = {name: value for name, value in health._asdict().items() if name not in ("kind", "details")}
+    return {"store": health.kind, **shown}
 
 
 def add_admin(router: APIRouter, context: WebContext) -> None:
@@ -107,15 +107,15 @@ def add_admin(router: APIRouter, context: WebContext) -> None:
     @router.get("/api/doctor", dependencies=admin, response_model=Doctor, responses=schemas.problems(),
                 tags=["operation"], summary="Check the health of the store")  # fmt: skip
     async def doctor() -> Response:
-        fitness = await context.store.check_health()
+        health = await context.store.check_health()
         stopping = [
             {"job_id": job_id, "expires_at": from_micros(expires).isoformat()}
             for job_id, _, expires in await context.store.draining_leases()
         ]
         body = {
-            **_shown(fitness),
-            "warnings": [*fitness.warnings, *await cycle_warnings(context.store)],
-            "details": dict(fitness.details),
+            **_shown(health),
+            "warnings": [*health.warnings, *await cycle_warnings(context.store)],
+            "details": dict(health.details),
             "stopping": stopping,
             "streams": context.hub.clients,
         }

@@ -1,1 +1,1 @@
-"""Request bodies, error responses, idempotency keys and JSON encoding."""
+"""Request bodies, list parameters, responses as JSON, error responses and middleware."""
