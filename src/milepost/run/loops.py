@@ -176,7 +176,7 @@ def new_place(run: Run, stage: str | None, *, resumes: bool, is_counted: bool = 
     return place
 
 
-def cursors_of(run: Run, log_unreportable: Callable[[str, Exception], None]) -> dict[str, Any]:
+def cursors_of(run: Run) -> dict[str, Any]:
     """Return the cursors of the loops and maps of a run, by name. Loops with state keep theirs with the state."""
     cursors: dict[str, Any] = {}
     loops: dict[str, Each[Any] | MapProgress] = {**run._loops.each, **run._loops.maps}
@@ -187,7 +187,7 @@ def cursors_of(run: Run, log_unreportable: Callable[[str, Exception], None]) -> 
         try:
             cursor = loop.cursor()
         except Exception as error:  # noqa: BLE001 - the key of an item is the user's code
-            log_unreportable(f"place in the loop {name!r:.80}", error)
+            run._log_unreportable(f"place in the loop {name!r:.80}", error)
             continue
         if cursor and not place.has_state:
             ledger = ledger_of(place, loop.is_passed(cursor))

@@ -6,14 +6,13 @@ renewal of the lease, are still sent.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.serialization import safe_str, single_line, to_json
-from milepost.run.crash_report import masked, redacted
+from milepost.core.serialization import to_json
+from milepost.run.crash_report import masked
 from milepost.run.loops import CHECKPOINT, cursors_of, snapshots_of
 from milepost.run.stages import flatten_stages
 
@@ -64,8 +63,6 @@ class LogBuffer:
         return to_json({"lines": lines}, "log", _BYTES) if lines else None
 
 
-log = logging.getLogger("milepost.run")
-
 STAGES_BYTES = 1024 * 1024
 CURSORS_BYTES = 8 * 1024 * 1024
 STATE_TEXT_BYTES = 16 * 1024 * 1024
@@ -79,7 +76,7 @@ def build_report(run: Run) -> dict[str, str]:
         try:
             text = read(run)
         except Exception as error:  # noqa: BLE001 - user values may raise anything
-            log_unreportable(run, name, error)
+            run._log_unreportable(name, error)
             if name in run._last_report:
                 fields[name] = run._last_report[name]
             continue
@@ -87,15 +84,6 @@ def build_report(run: Run) -> dict[str, str]:
             fields[name] = masked(text, run._secret_values) if run._secret_values and name in _MASKED else text
     run._last_report = fields
     return fields
-
-
-def log_unreportable(run: Run, what: str, error: Exception) -> None:
-    """Log once that a part of the report cannot be serialised."""
-    if what not in run._unreportable:
-        run._unreportable.add(what)
-        problem = single_line(redacted(f"{type(error).__name__}: {safe_str(error)}", run), 400)
-        run.log(f"could not report {what}: {problem}", "warning")
-        log.warning("job %s: could not report %s: %s", run.job_id, what, problem)
 
 
 def _progress(run: Run) -> str:
@@ -125,7 +113,7 @@ def _cursors(run: Run) -> str | None:
     is_outside = loops.checkpoint_in_loop is False
     if not loops.each and not loops.maps and not is_outside:
         return None
-    cursors = cursors_of(run, lambda what, error: log_unreportable(run, what, error))
+    cursors = cursors_of(run)
     if loops.checkpoint_was_in_loop if loops.checkpoint_in_loop is None else loops.checkpoint_in_loop:
         cursors[CHECKPOINT] = {"in_loop": True}
     is_mark_kept = loops.checkpoint_was_in_loop or "cursors" in run._last_report

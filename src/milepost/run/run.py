@@ -40,7 +40,7 @@ from milepost.run.loop_mixin import LoopMixin
 from milepost.run.loops import RunLoops
 from milepost.run.output import Output, OutputMixin
 from milepost.run.repeated_work import KeptWork
-from milepost.run.report import LogBuffer, build_report, log_unreportable
+from milepost.run.report import LogBuffer, build_report
 from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
 from milepost.run.step_mixin import StepMixin
@@ -315,7 +315,11 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
 
     def _log_unreportable(self, what: str, error: Exception) -> None:
         """Log once that a part of the report cannot be serialised."""
-        log_unreportable(self, what, error)
+        if what not in self._unreportable:
+            self._unreportable.add(what)
+            problem = single_line(redacted(f"{type(error).__name__}: {safe_str(error)}", self), 400)
+            self.log(f"could not report {what}: {problem}", "warning")
+            log.warning("job %s: could not report %s: %s", self.job_id, what, problem)
 
     def _take_parts(self, *, at_end: bool = False) -> list[tuple[str, str]]:
         """Return the kept results to write beside the record, each with its key."""

@@ -105,7 +105,8 @@ class RedisClient:
         trials = _RetryBudget(self, writes=False)
         while True:
             try:
-                (reply,) = await self._exchange(pack(words), 1)
+                link = await self._pool.acquire(self._connector.connect_to_master)
+                (reply,) = await self._exchange(link, pack(words), 1)
             except ConnectionLost as error:
                 await self._pool.pause(trials.check(str(error)))
                 continue
@@ -177,7 +178,7 @@ class RedisClient:
                     continue
                 trials_sent, trials.sent = trials.sent, True
                 try:
-                    answers = await self._exchange_on(link, payload, len(missing))
+                    answers = await self._exchange(link, payload, len(missing))
                 except ConnectionLost as error:
                     await self._pool.pause(trials.check(str(error)))
                     continue
@@ -222,7 +223,7 @@ class RedisClient:
                 refused = refused or _error(answer)
         return left, why, refused
 
-    async def _exchange_on(self, link: RedisConnection, payload: bytes, replies: int) -> list[Any]:
+    async def _exchange(self, link: RedisConnection, payload: bytes, replies: int) -> list[Any]:
         try:
             answers = await link.exchange(payload, replies, _reply_seconds(payload))
         except ConnectionLost:
@@ -233,9 +234,6 @@ class RedisClient:
             raise
         self._pool.release(link)
         return answers
-
-    async def _exchange(self, payload: bytes, replies: int) -> list[Any]:
-        return await self._exchange_on(await self._pool.acquire(self._connector.connect_to_master), payload, replies)
 
     def _redirected(self, reply: Any) -> bool:
         """Return whether an error says that the master is another server; if so, reset the connections."""
