@@ -54,7 +54,8 @@ def cancel(words: tuple[str, ...], reason: str | None, wait: bool, yes: bool) ->
         late = _wait_for_receipts(context, cancelled)
         code = exit_codes.TIMED_OUT if late else code
     for job in cancelled:
-        _print(context, context.manager.get_job(job.job_id) or job)
+        latest = context.manager.get_job(job.job_id) or job
+        _print(context, latest, ended_text(latest))
     return code
 
 
@@ -94,14 +95,15 @@ def _wait_for_receipts(context: CommandContext, jobs: list[Job]) -> bool:
     return False
 
 
-def _print(context: CommandContext, job: Job) -> None:
+def _print(context: CommandContext, job: Job, text: str) -> None:
+    """Print a job as JSON; for people its id and a text, with the colour of its status."""
     if context.json:
         echo_json(job.to_dict())
         return
     from rich.text import Text
 
     line = Text(glyph(context.console, job.status.value) + " ", STYLES[job.status.value])
-    context.console.print(line.append(f"{job.job_id}  ").append(ended_text(job)))
+    context.console.print(line.append(f"{job.job_id}  {text}"))
 
 
 @click.command("pause")
@@ -109,7 +111,7 @@ def _print(context: CommandContext, job: Job) -> None:
 @session_options
 def pause(words: tuple[str, ...]) -> int:
     """Suspend jobs of workers until they are resumed. Running code stops at its next cancellation point."""
-    return _each(words, lambda manager, job_id: manager.pause(job_id, by=_user()))
+    return _change_and_show(words, lambda manager, job_id: manager.pause(job_id, by=_user()))
 
 
 @click.command("resume")
@@ -117,7 +119,7 @@ def pause(words: tuple[str, ...]) -> int:
 @session_options
 def resume(words: tuple[str, ...]) -> int:
     """Let paused jobs continue, in the same attempt."""
-    return _each(words, lambda manager, job_id: manager.resume(job_id, by=_user()))
+    return _change_and_show(words, lambda manager, job_id: manager.resume(job_id, by=_user()))
 
 
 @click.command("answer")
@@ -134,10 +136,10 @@ def answer(job_id: str, key: str, value: str) -> int:
         given = json.loads(value)
     except ValueError:
         given = value
-    return _each((job_id,), lambda manager, found: manager.answer(found, key, given, by=_user()))
+    return _change_and_show((job_id,), lambda manager, found: manager.answer(found, key, given, by=_user()))
 
 
-def _each(words: tuple[str, ...], change: Callable[[Any, str], Job]) -> int:
+def _change_and_show(words: tuple[str, ...], change: Callable[[Any, str], Job]) -> int:
     """Change the chosen jobs and print what each does then. Return the exit code."""
     context = current()
     jobs, _ = select_jobs(context, words)
@@ -186,14 +188,8 @@ def retry(words: tuple[str, ...], only_failed: bool, from_start: bool, dependent
         again = context.manager.retry_job(
             job.job_id, only_failed=only_failed, from_start=from_start, dependents=dependents
         )
-        if context.json:
-            echo_json(again.to_dict())
-            return
-        from rich.text import Text
-
-        line = Text(glyph(context.console, again.status.value) + " ", STYLES[again.status.value])
         made = f"  (the failed items of {job.job_id})" if only_failed else ""
-        context.console.print(line.append(f"{again.job_id}  {again.status.value}{made}"))
+        _print(context, again, f"{again.status.value}{made}")
 
     return _change_each(jobs, retry_one)
 

@@ -41,7 +41,7 @@ class LiveView:
 
     def __init__(self, console: Console, local_run: LocalRun) -> None:
         self._console = console
-        self._execution = local_run
+        self._local_run = local_run
         self._lines = JobProgress()
         self._live: Live | None = None
         self.ended: Job | None = None
@@ -61,8 +61,8 @@ class LiveView:
         from rich.console import Group
         from rich.text import Text
 
-        parts: list[RenderableType] = [Text(clean(notice), STYLES["stalled"]) for notice in self._execution.notices]
-        job = self.ended or self._execution.job
+        parts: list[RenderableType] = [Text(clean(notice), STYLES["stalled"]) for notice in self._local_run.notices]
+        job = self.ended or self._local_run.job
         if job is None:
             return Group(*parts, Text("Starting", MUTED))
         if self.ended is None:
@@ -70,7 +70,7 @@ class LiveView:
         parts.append(self._lines.block(self._console, job, self._console.width))
         if self.ended is not None:
             parts.append(ended_line(self._console, job))
-        elif self._execution.stopping:
+        elif self._local_run.stopping:
             parts.append(
                 Text(
                     "  Stopping at the next cancellation point; press Ctrl-C again to stop immediately",
@@ -102,7 +102,7 @@ class PlainView:
     """A view with a line for each stage, each 10 %, and every ten seconds."""
 
     def __init__(self, local_run: LocalRun) -> None:
-        self._execution = local_run
+        self._local_run = local_run
         self._lines = JobProgress()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="milepost-view", daemon=True)
@@ -127,10 +127,10 @@ class PlainView:
             self._print_news()
 
     def _print_news(self) -> None:
-        for notice in self._execution.notices[self._printed_notices :]:
+        for notice in self._local_run.notices[self._printed_notices :]:
             echo(notice)
             self._printed_notices += 1
-        job = self.ended or self._execution.job
+        job = self.ended or self._local_run.job
         if job is None:
             return
         for over in job.stages:
@@ -154,7 +154,7 @@ class JsonView:
 
     def __init__(self, context: CommandContext, local_run: LocalRun) -> None:
         self._context = context
-        self._execution = local_run
+        self._local_run = local_run
         self._thread = threading.Thread(target=self._follow, name="milepost-view", daemon=True)
         self._over = threading.Event()
         self.ended: Job | None = None
@@ -168,12 +168,12 @@ class JsonView:
         self._thread.join(JSON_DRAIN_SECONDS)
 
     def _follow(self) -> None:
-        while self._execution.run is None:
+        while self._local_run.run is None:
             if self._over.wait(0.05):
                 return
         manager = self._context.open()
         try:
-            for event in manager.watch(self._execution.run.job_id):
+            for event in manager.watch(self._local_run.run.job_id):
                 echo_json(event.to_dict())
         except MilepostError:
             return  # the ended job is printed last, from its record
