@@ -230,9 +230,10 @@ class WebhookSender:
                     continue
                 if event.kind in ("asked", "stalled"):
                     if event.kind == "asked" or job.stalled is not None:
-                        await self._enqueue_event(known, job, event)
+                        at = None if event.at is None else to_micros(event.at, "at")
+                        await self._enqueue(known, job, event.kind, at, event_message(job, event))
                 elif (ended := job_at_end(job, event)) is not None:
-                    await self._enqueue(known, ended)
+                    await self._enqueue_end(known, ended)
         except BaseException:
             self._seen = SeenEvents()  # the same events are read again
             raise
@@ -242,36 +243,35 @@ class WebhookSender:
         await self._store().kv_put(CURSOR, json.dumps({"position": position, "at": at}))
 
     async def _catch_up(self, known: list[WebhookEndpoint], since: int) -> None:
-        """Find jobs that ended since the cursor by their records, because the feed no longer has those events."""
+        """Find jobs that ended since the cursor by their records, because the feed no longer has those events.
+
+        Questions and stalled jobs among them are not sent.
+        """
         cursor: str | None = None
         ended = Query(Select(statuses=registry.ENDS), (lambda job: _ended_at(job) >= since,))
         while True:
             page = await find(self._store(), ended, 500, cursor)
             for job in page.jobs:
-                await self._enqueue(known, job)
+                await self._enqueue_end(known, job)
             cursor = page.next_cursor
             if cursor is None:
                 return
 
-    async def _enqueue_event(self, known: list[WebhookEndpoint], job: Job, event: Event) -> None:
-        """Send an event to the webhooks that want its kind. One that the feed no longer has is not sent."""
-        message_id, body = event_message(job, event)
-        now = await self._store().now()
-        for hook in known:
-            wanted = hook.disabled is None and event.kind in hook.events and _is_after(event, hook)
-            if wanted and parse_filter(hook.q, now=now).query.matches(job):
-                delivery = Delivery(hook.id, message_id, body, now)
-                await registry.save_delivery(self._store(), delivery, only_if_absent=True)
+    async def _enqueue_end(self, known: list[WebhookEndpoint], job: Job) -> None:
+        await self._enqueue(known, job, job.status.value, _ended_at(job), message_for(job))
 
-    async def _enqueue(self, known: list[WebhookEndpoint], job: Job) -> None:
-        message_id, body = message_for(job)
+    async def _enqueue(
+        self, known: list[WebhookEndpoint], job: Job, kind: str, at: int | None, message: tuple[str, str]
+    ) -> None:
+        """Store a message about a job for the webhooks that want its kind, and are not newer than what it reports.
+
+        The cursor does not move while there is no webhook, so events may be older than the first one.
+        """
         now = await self._store().now()
         for hook in known:
-            wanted = hook.disabled is None and job.status.value in hook.events and _ended_at(job) >= hook.created
+            wanted = hook.disabled is None and kind in hook.events and (at is None or at >= hook.created)
             if wanted and parse_filter(hook.q, now=now).query.matches(job):
-                await registry.save_delivery(
-                    self._store(), Delivery(hook.id, message_id, body, now), only_if_absent=True
-                )
+                await registry.save_delivery(self._store(), Delivery(hook.id, *message, now), only_if_absent=True)
 
     async def send_due(self, hook: WebhookEndpoint) -> int:
         """Send due deliveries to one receiver in order until one fails. Return how many were accepted."""
@@ -374,8 +374,3 @@ class WebhookSender:
 
 def _ended_at(job: Job) -> int:
     return to_micros(job.completed_at, "completed_at") if job.completed_at is not None else 0
-
-
-def _is_after(event: Event, hook: WebhookEndpoint) -> bool:
-    """Return whether an event is newer than a webhook. The cursor does not move while there is none."""
-    return event.at is None or to_micros(event.at, "at") >= hook.created
