@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -34,10 +34,6 @@ from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus
 from milepost.core.placement import BATCH
 from milepost.core.serialization import seconds
-
-if TYPE_CHECKING:
-    from milepost.cli.context import CommandContext
-
 
 MAX_WATCHED = 64
 POLL_INTERVAL = 0.2
