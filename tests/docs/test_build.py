@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from milepost import AsyncJobManager, AsyncJobs
 from tests.docs.page_runner import ROOT
 
 
@@ -74,5 +75,9 @@ def test_docs_build_without_warnings(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     built = (tmp_path / "site" / "reference" / "run.html").read_text()
     assert "Report how far the run is" in built
+    jobs = (tmp_path / "site" / "reference" / "jobs.html").read_text()
+    described = set(re.findall(r'id="milepost[\w.]*\.(?:AsyncJobs|AsyncJobManager)\.(\w+)"', jobs))
+    public = {name for name in {*dir(AsyncJobs), *dir(AsyncJobManager)} if not name.startswith("_")}
+    assert public - described == {"of", "with_manager", "after_fork"}
     foreign = re.findall(r'(?:src|href)="(?:https?:)?//[^"]+\.(?:js|css|woff2?)"', built)
     assert foreign == []

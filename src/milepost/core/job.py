@@ -23,7 +23,7 @@ _set = object.__setattr__
 
 @dataclass(frozen=True, slots=True, init=False, repr=False, eq=False)  # those of JobFields
 class Job(JobFields, Generic[R_co]):
-    """An immutable snapshot of one job; read it again for the current state. Its fields are those of `JobFields`.
+    """An immutable snapshot of one job; read it again for the current state. `JobFields` has its fields.
 
     Times are timezone-aware UTC, stamped by the store's clock. `Job[int]` is a job whose `result`, null until the job has
     completed, is an int; `Job` alone says nothing about it.
