@@ -197,6 +197,9 @@ def failed_member(record: Record, statuses: Collection[str], members: Members) -
 
 BLAME_BYTES = 200
 """How much of the error of another job is repeated."""
+BLAME_ENDS = {"failed": "failed: ", "cancelled": "was cancelled"}
+"""The words on a member that ended in a status; its error follows a colon."""
+BLAME_OTHER = "did not complete"
 
 
 def blame_text(job_id: str, record: Record | None) -> str:
@@ -208,9 +211,9 @@ def blame_text(job_id: str, record: Record | None) -> str:
         return f"job {job_id} was deleted"
     if "failed_member" in record and "error" in record:
         return record["error"]
-    status, error = record.get("status"), record.get("error", "")
-    how = {"failed": "failed", "cancelled": "was cancelled"}.get(status or "", "did not complete")
-    if status == "failed" and error:
+    how, error = BLAME_ENDS.get(record["status"], BLAME_OTHER), record.get("error", "")
+    if how.endswith(": "):
         kept = error.encode()
-        how += f": {error if len(kept) <= BLAME_BYTES else kept[:BLAME_BYTES].decode(errors='ignore') + '…'}"
+        cut = error if len(kept) <= BLAME_BYTES else kept[:BLAME_BYTES].decode(errors="ignore") + "…"
+        how = how + cut if error else how[:-2]
     return f"{record.get('type', '')} {how} (job {job_id})"

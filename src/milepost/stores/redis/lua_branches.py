@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from milepost.core.placement import BLAME_ENDS, BLAME_OTHER
 from milepost.core.record_codec import LARGE, LARGE_BYTES, short_name
 from milepost.core.transitions.change import Branch, Const, Field, Guard, Operation, Part
 from milepost.core.transitions.operations import ENTRIES_BYTES
@@ -38,6 +39,9 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+_ENDS = ", ".join(f"[{quoted(status)}] = {quoted(words)}" for status, words in BLAME_ENDS.items())
+_BLAME = f"groups().blame(failed, {{{_ENDS}}}, {quoted(BLAME_OTHER)})"
+"""The words on the member `failed`."""
 _START = ("held", "wait_groups", "wake_at", "not_before")
 """The arguments of `starts_at`."""
 _AWAITED = {"wait_groups", "suspended", "labels", "on_failure"}
@@ -205,7 +209,7 @@ class BranchWriter:
                 self._field(name)
                 self._field(field)
                 yield f"local _, failed = {failed_member(rest[2])}"
-                yield f"if failed then {self._put(name, 'groups().blame(failed)')} {self._put(field, 'failed')} end"
+                yield f"if failed then {self._put(name, _BLAME)} {self._put(field, 'failed')} end"
             case "entry":
                 parts = [f"({self._source(part)} or '')" for part in rest[1:]]
                 yield f"if {parts[0]} ~= '' and {parts[0]} ~= '\\000' then"

@@ -72,8 +72,9 @@ local function groups()
     return not parent or string.find(statuses, '|' .. parent.s .. '|', 1, true) ~= nil
   end
 
-  -- Why a member of a group did not do its work, as `blame_text` of `milepost.core.placement`.
-  function G.blame(id)
+  -- Why a member of a group did not do its work, as `blame_text` of `milepost.core.placement`: with the words for the status
+  -- in which it ended, else `otherwise`.
+  function G.blame(id, ends, otherwise)
     local got = redis.pcall('HMGET', root .. 'j:' .. stored(id), 's', 't', 'e', 'failed_member')
     if got.err then
       local text = redis.pcall('GET', root .. 'j:' .. stored(id))
@@ -83,14 +84,16 @@ local function groups()
     local status, job_type, failure = got[1], got[2] or '', got[3] or nil
     if not status then return 'job ' .. id .. ' was deleted' end
     if got[4] and failure then return failure end
-    local how = status == 'failed' and 'failed' or status == 'cancelled' and 'was cancelled' or 'did not complete'
-    if status == 'failed' and (failure or '') ~= '' then
+    local how = ends[status] or otherwise
+    if string.sub(how, -2) == ': ' and (failure or '') == '' then
+      how = string.sub(how, 1, -3)
+    elseif string.sub(how, -2) == ': ' then
       if #failure > 200 then
         local kept, after = string.sub(failure, 1, 200), string.byte(failure, 201)
         if after >= 128 and after < 192 then kept = string.gsub(kept, '[\192-\255][\128-\191]*$', '') end
         failure = kept .. '\226\128\166'
       end
-      how = how .. ': ' .. failure
+      how = how .. failure
     end
     return job_type .. ' ' .. how .. ' (job ' .. id .. ')'
   end
