@@ -182,9 +182,9 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
     # --- find, cancel, retry, watch, track ---
 
     async def find(self, query: Query | Filter | str | None = None, limit: int = LIST_LIMIT, cursor: str | None = None) -> Page:  # fmt: skip
-        """Return one page of the jobs that match a filter, such as ``"status:failed type:load"``, newest first, with the total.
+        """Return one page of the jobs that match a filter, such as ``"status:failed type:load"``, newest first.
 
-        A page has at most `limit` jobs (1 to 1,000); `cursor` is the `next_cursor` of the page before. `query` may also be
+        A page has at most `limit` jobs (1 to 1,000), and their total if an index counts it; `cursor` is the `next_cursor` of the page before. `query` may also be
         a parsed filter, or a Query. Raises InvalidInputError and FilterError.
         """
         now = await self.store.now() if isinstance(query, str) else 0

@@ -56,8 +56,9 @@ def _has(job: Job, key: str, value: str) -> bool:
 class Page:
     """One page of jobs, newest first.
 
-    `total` is exact or None; `total_at_least` is the number of known matches. `next_cursor` is None on the last page.
-    `scanned_all` is False if the scan reached its limit.
+    `total` is exact, or None if no index counts the matches, for example those of a label and a status; `total_at_least` is
+    the number of known matches. `next_cursor` is None on the last page. `scanned_all` is False if the scan reached its
+    limit.
     """
 
     jobs: list[Job]
