@@ -106,6 +106,10 @@ Part = str | int | Param | Const | Field
 Guard = tuple[Part, ...]
 Operation = tuple[Part, ...]
 Value = str | None
+Given = str | int
+"""The text of a constant, or the position of a parameter."""
+Step = Operation | frozenset[str] | list[tuple[str, Given]]
+"""An operation, the fields to clear, or the fields to set, each with its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +123,33 @@ class Branch:
     keep: str = "feed"
     emit: tuple[str, ...] = ()
     data: int | Param | None = None
-    steps: tuple[Operation | frozenset[str], ...] = field(init=False, repr=False, compare=False)
-    """The operations, in which fields that are cleared one after another are one set: many branches clear up to 22."""
+    steps: tuple[Step, ...] = field(init=False, repr=False, compare=False)
+    """The operations. Those that clear fields, or set them to parameters and constants, one after another are one step: many
+    branches clear up to 22 fields and set up to 40."""
 
     def __post_init__(self) -> None:
-        steps: list[Operation | frozenset[str]] = []
-        for clears, group in groupby(self.ops, lambda operation: operation[0] == "clear"):
-            some = list(group)
-            steps += [frozenset(str(operation[1]) for operation in some)] if clears else some
+        steps: list[Step] = []
+        for kind, group in groupby(self.ops, _kind):
+            if kind == "clear":
+                steps.append(frozenset(str(operation[1]) for operation in group))
+            elif kind == "set":
+                steps.append([(str(name), _given(source)) for _, name, source in group])
+            else:
+                steps += group
         object.__setattr__(self, "steps", tuple(steps))
+
+
+def _kind(operation: Operation) -> str:
+    """Return the word that the operations of one step have in common, empty for one that is a step by itself."""
+    is_given = operation[0] == "set" and isinstance(operation[2], int | Const)
+    return str(operation[0]) if is_given or operation[0] == "clear" else ""
+
+
+def _given(source: Part) -> Given:
+    if isinstance(source, Const):
+        return source.text
+    assert isinstance(source, int)
+    return source
 
 
 @dataclass(frozen=True, slots=True, eq=False)

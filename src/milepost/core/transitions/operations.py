@@ -200,10 +200,16 @@ def apply_branch(change: Change, index: int, job_id: str, record: Record | None,
     branch = change.transition.branches[index]
     new: dict[str, str] = dict(record) if record is not None else {}
     effect = BranchResult(new, record or {})
+    values = change.values
     for step in branch.steps:
         if isinstance(step, frozenset):
             for name in step.intersection(new):
                 del new[name]
+        elif isinstance(step, list):
+            for name, source in step:
+                value = values[source] if isinstance(source, int) else source
+                if value is not None:
+                    new[name] = value
         else:
             _perform(step, change, job_id, new, facts, effect)
     if branch.event:
@@ -236,14 +242,22 @@ def apply_branch(change: Change, index: int, job_id: str, record: Record | None,
 def _perform(
     operation: Operation, change: Change, job_id: str, new: dict[str, str], facts: StoreFacts, effect: BranchResult
 ) -> None:
-    if operation[0] == "set":  # most operations, many of them without a value
-        value = _text(operation[2], change, new)
-        if value is not None:
-            new[str(operation[1])] = value
-        return
     word, *rest = operation
     name = str(rest[0]) if rest else ""
     match word:
+        case "stamp":
+            offset = _text(rest[1], change, new) if len(rest) > 1 else "0"
+            if offset is not None:
+                new[name] = str(facts.now + int(offset))
+        case "once":
+            new.setdefault(name, str(facts.now))
+        case "take":
+            new["token"] = f"{facts.next_fence()}:{_text(rest[0], change, new)}"
+            new["lease"] = str(facts.now + int(_text(rest[1], change, new) or 0))
+        case "set":
+            value = _text(rest[1], change, new)
+            if value is not None:
+                new[name] = value
         case "max" | "add" | "append":
             value = _text(rest[1], change, new)
             if value is None:
@@ -266,15 +280,6 @@ def _perform(
                 new[str(rest[1])] = new.pop(name, "")
         case "sum":
             new[name] = str(sum(int(_text(part, change, new) or 0) for part in rest[1:]))
-        case "stamp":
-            offset = _text(rest[1], change, new) if len(rest) > 1 else "0"
-            if offset is not None:
-                new[name] = str(facts.now + int(offset))
-        case "once":
-            new.setdefault(name, str(facts.now))
-        case "take":
-            new["token"] = f"{facts.next_fence()}:{_text(rest[0], change, new)}"
-            new["lease"] = str(facts.now + int(_text(rest[1], change, new) or 0))
         case "stop":
             token = new.pop("token", "")
             expires = new.pop("lease", "0")
