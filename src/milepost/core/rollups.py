@@ -92,13 +92,16 @@ def counted_end(record: Mapping[str, str], before: Mapping[str, str]) -> list[tu
         return [(minute, name, status)]
     started = _number(record["started"])
     ready = max(_number(record["created"]), _number(before.get("not_before") or record.get("not_before") or ""))
-    rows = [row.split(US) for row in record["runs"].split(RS)] if "runs" in record else []
-    runs = [(_number(row[0]), _number(row[1])) for row in rows if len(row) > 1]
-    has_failed = _number(record.get("attempt", "")) > 1 or "crashes" in record
+    waited = started - ready
+    if "runs" in record:
+        rows = [row.split(US) for row in record["runs"].split(RS)]
+        runs = [(_number(row[0]), _number(row[1])) for row in rows if len(row) > 1]
+        has_failed = _number(record.get("attempt", "")) > 1 or "crashes" in record
+        waited = queue_wait(ready, runs, started, has_failed=has_failed)
     return [
         (minute, name, status),
         (minute, name, f"{status}.r{bucket_of(ended - started)}"),
-        (minute, name, f"w{bucket_of(queue_wait(ready, runs, started, has_failed=has_failed))}"),
+        (minute, name, f"w{bucket_of(waited)}"),
     ]
 
 

@@ -56,7 +56,7 @@ def applied_branch(operation_id: str, retention: IdRetention, record: Record, go
 
     `gone` has the callers' operation ids on removed records of the id.
     """
-    if (branch := _find(operation_id, gone, CALLER_WIDTH)) is not None:
+    if gone and (branch := _find(operation_id, gone, CALLER_WIDTH)) is not None:
         return branch
     if record.get("created_by_op") == operation_id:
         return 0
@@ -66,7 +66,8 @@ def applied_branch(operation_id: str, retention: IdRetention, record: Record, go
         case "updates":
             return _find(operation_id, record.get("update_ops", ""), LAST_WIDTH)
         case "last":
-            return _find(operation_id, record.get("recent_ops", "")[:LAST_WIDTH], LAST_WIDTH)
+            kept = record.get("recent_ops", "")
+            return int(kept[OP_WIDTH]) if kept.startswith(operation_id) else None
     return None
 
 

@@ -234,8 +234,6 @@ def apply_branch(change: Change, index: int, job_id: str, record: Record | None,
         new.update(operation_ids.id_fields(change.operation_id, index, retention, new, facts.now, may_write))
     else:
         effect.record = None
-    if ("remove",) in branch.ops:
-        effect.record = None
     return effect
 
 
@@ -314,7 +312,7 @@ def _perform(
             if started is not None and new.get("slot"):
                 effect.unstarted = ((key_of(new["slot"]), int(started)),)
         case "remove":
-            pass
+            effect.record = None
         case _:
             raise AssertionError(f"unknown operation {word!r}")
 

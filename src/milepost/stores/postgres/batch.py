@@ -18,7 +18,7 @@ from milepost.core.rollups import counted_end
 from milepost.core.serialization import US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
-from milepost.core.transitions.change import Change, DrainingLease
+from milepost.core.transitions.change import DrainingLease
 from milepost.core.transitions.operations import BranchResult
 from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
@@ -81,8 +81,7 @@ class Batch(GroupFacts):
         self._large: dict[tuple[str, str], str | None] = {}
         self._checkpoints: dict[str, tuple[str, int]] = {}
         """Those that were committed with a transaction of the user."""
-        self._ends: Counter[tuple[int, str, str]] = Counter()
-        self._spent: list[Spent] = []
+        self._bodies, self._ends, self._spent = dict[str, str](), list[tuple[int, str, str]](), list[Spent]()
 
     def know_records(self, found: Rows) -> None:
         """Take the rows of the statement `batch`."""
@@ -176,21 +175,22 @@ class Batch(GroupFacts):
             record = self._with_checkpoint(job_id, record, *self._checkpoints.pop(job_id))
         effect = changes.apply_branch(change, index, job_id, record, self)
         large, outdated = set_apart(change, effect.record, effect.before) if effect.record is not None else ({}, [])
-        stored = self._check(effect, large)
-        for key, text in effect.values.items():
-            self._set_values[key] = text
-            self.values.pop(key, None) if text is None else self.values.update({key: text})
+        event = pack(effect.text) if effect.event else ""
+        stored, text = self._check(effect, large, event)
+        for key, value in effect.values.items():
+            self._set_values[key] = value
+            self.values.pop(key, None) if value is None else self.values.update({key: value})
         self._gates |= {key: max(until, self._gates.get(key, 0)) for key, until in effect.gates.items()}
         self._unstarted += effect.unstarted
         for name in outdated:
             self._large[job_id, name] = None
         self._large |= {(job_id, name): value for name, value in large.items()}
         if (ended := effect.ended) is not None:
-            self._ends.update(counted_end(ended, effect.before))
+            self._ends += counted_end(ended, effect.before)
         if (spender := effect.spender) is not None:
             self._spent += changed_usage(spender, effect.before, self.now)
-        self._keep(job_id, change, index, effect, record)
-        self._changed[job_id] = stored
+        self._keep(write, index, effect, event, record)
+        self._changed[job_id], self._bodies[job_id] = stored, text
         groups = effect.groups_to_check(job_id)
         if not self._is_awaited and "held" not in (effect.record or ()):
             groups = [group for group in groups if group.startswith(ORPHANS)]
@@ -226,20 +226,21 @@ class Batch(GroupFacts):
         """Remove a record without an event, as a purge does."""
         self._forget(job_id, self._records[job_id])
 
-    def _check(self, effect: BranchResult, large: dict[str, str]) -> Columns | None:
-        """Return the columns of a record. Raise ValueError for what cannot be stored: an invalid number, a lone surrogate, NUL."""
-        found = None
-        texts = [*large.values(), *effect.text.values(), *filter(None, effect.values.values())]
+    def _check(self, effect: BranchResult, large: dict[str, str], event: str) -> tuple[Columns | None, str]:
+        """Return the columns and the text of a record. Raises ValueError for an invalid number, a lone surrogate, and NUL."""
+        found, text = None, ""
+        texts = [event, *large.values(), *filter(None, effect.values.values())]
         if effect.record is not None:
-            found = columns(effect.record, self.now)
+            found, text = columns(effect.record, self.now), body(effect.record)
             int(effect.record["created"])
-            texts += effect.record.values()
+            texts += (text, found.token or "")
         if "\0" in (joined := "".join(texts)):
             raise ValueError("a value contains NUL, which PostgreSQL cannot store")
         joined.encode()
-        return found
+        return found, text
 
-    def _keep(self, job_id: str, change: Change, index: int, effect: BranchResult, before: Fields | None) -> None:
+    def _keep(self, write: Write, index: int, effect: BranchResult, event: str, before: Fields | None) -> None:
+        job_id, change, _ = write
         if effect.dropped:
             self._draining[job_id] = None
             self.wakes_workers = True
@@ -260,7 +261,7 @@ class Batch(GroupFacts):
             self._hold(job_id, record, before)
         if effect.event:
             keep = KEEP[effect.keep] if record is not None else 0
-            self._events.append((job_id, effect.version, effect.event, self.now, keep, pack(effect.text)))
+            self._events.append((job_id, effect.version, effect.event, self.now, keep, event))
             self.has_events = True
             if keep == 1 and effect.version > EVENTS_KEPT:
                 self._overlong.add(job_id)
@@ -309,7 +310,7 @@ class Batch(GroupFacts):
                 _count(counts, after, after.stalled, has.add(job_id, created, record), 1)
                 stored = (
                     job_id, created, after.type, after.status, bool(after.stalled), after.queue, after.unique_key,
-                    after.deadline, after.stale, after.ended, body(record),
+                    after.deadline, after.stale, after.ended, self._bodies[job_id],
                 )  # fmt: skip
                 (inserts if row is None or job_id in self._removed else updates).append(stored)
                 place = _place(after, created)
@@ -373,7 +374,7 @@ class Batch(GroupFacts):
             yield "events_bound", {"ids": sorted(self._overlong), "kept": EVENTS_KEPT}
         for name in ("deltas_delete", "tallies_delete") if self._buried else ():  # in the order of the sweep
             yield name, {"kinds": tree_books(sorted(self._buried))}
-        ends, spent = self._ends.items(), summed(self._spent).items() if self._spent else ()
+        ends, spent = Counter(self._ends).items(), summed(self._spent).items() if self._spent else ()
         yield from for_rows("open_ends_add", "minute series metric count", [(*key, n) for key, n in sorted(ends)])
         yield from for_rows("deltas_put", "kind name status n", [(*key, n) for key, n in sorted(spent)])
         yield from for_rows("starts_return", "keys starts", sorted(self._unstarted))

@@ -175,10 +175,12 @@ class GroupFacts:
 
     def _move(self, job_id: str, before: Mapping[str, str] | None, after: Mapping[str, str] | None) -> None:
         """Take the new record of a job."""
-        for group, _ in memberships(before or {}):
-            self._own[group].pop(job_id, None)
-        for group, ended in memberships(after or {}):
-            self._own[group][job_id] = ended
+        if before is not None and "labels" in before:
+            for group, _ in memberships(before):
+                self._own[group].pop(job_id, None)
+        if after is not None and "labels" in after:
+            for group, ended in memberships(after):
+                self._own[group][job_id] = ended
         if before is not None and after is None:
             for group in groups_of(job_id, before):
                 self._removed_ends[group, before["status"]] = job_id
