@@ -14,9 +14,10 @@ from weakref import WeakKeyDictionary
 import psycopg
 from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
-from milepost.stores.postgres.connection import Call, Rows, run_async_pipeline, run_pipeline
+from milepost.stores.postgres.connection import Call, Rows, adapt, run_async_pipeline, run_pipeline
 from milepost.stores.postgres.database import Database, Part, Transaction
 from milepost.stores.postgres.errors import MISSING, REPEATABLE, meaning, over_what
 from milepost.stores.postgres.namespace import Namespace
@@ -44,7 +45,13 @@ class CallerConnection:
         self.given = connection
 
     async def run(self, *calls: Call) -> list[Rows]:
-        return run_pipeline(self.given, calls)
+        return run_pipeline(self.given, calls, self._cursor)
+
+    def _cursor(self) -> psycopg.Cursor[Any]:
+        """Return a cursor that works as on a connection of the store."""
+        cursor = self.given.cursor(row_factory=tuple_row)
+        adapt(cursor)
+        return cursor
 
     async def close(self) -> None:
         """Do nothing; the connection belongs to the caller."""
@@ -59,7 +66,12 @@ class AsyncCallerConnection:
         self.given = connection
 
     async def run(self, *calls: Call) -> list[Rows]:
-        return await run_async_pipeline(self.given, calls)
+        return await run_async_pipeline(self.given, calls, self._cursor)
+
+    def _cursor(self) -> psycopg.AsyncCursor[Any]:
+        cursor = self.given.cursor(row_factory=tuple_row)
+        adapt(cursor)
+        return cursor
 
     async def close(self) -> None:
         """Do nothing; the connection belongs to the caller."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import psycopg
 from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import tuple_row
 
 from milepost.forks import reset_after_fork
 
@@ -54,7 +53,7 @@ class BlockingConnection:
     async def run(self, *calls: Call) -> list[Rows]:
         if len(calls) == 1:
             return [_rows(self._connection.execute(*calls[0]))]
-        return run_pipeline(self._connection, calls)
+        return run_pipeline(self._connection, calls, self._connection.cursor)
 
     async def close(self) -> None:
         self._connection.close()
@@ -73,7 +72,7 @@ class AsyncConnection:
     async def run(self, *calls: Call) -> list[Rows]:
         if len(calls) == 1:
             return [await _rows_of(await self._connection.execute(*calls[0]))]
-        return await run_async_pipeline(self._connection, calls)
+        return await run_async_pipeline(self._connection, calls, self._connection.cursor)
 
     async def close(self) -> None:
         await self._connection.close()
@@ -94,7 +93,7 @@ class ArrayDumper(Dumper):
 def adapt(
     context: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | psycopg.Cursor[Any] | psycopg.AsyncCursor[Any],
 ) -> None:
-    """Let a connection, or a cursor, send lists with `ArrayDumper`."""
+    """Let a connection, with its cursors, or one cursor send lists with `ArrayDumper`."""
     context.adapters.register_dumper(list, ArrayDumper)
 
 
@@ -120,39 +119,30 @@ def _strings(joined: str, count: int) -> str:
     return f'"{escaped}"'
 
 
-def run_pipeline(connection: psycopg.Connection[Any], calls: Sequence[Call]) -> list[Rows]:
-    """Send statements together, and return the rows of each as tuples. Raises the first error."""
+def run_pipeline(
+    connection: psycopg.Connection[Any], calls: Sequence[Call], cursor: Callable[[], psycopg.Cursor[Any]]
+) -> list[Rows]:
+    """Send statements together, each with a new cursor, and return the rows of each. Raises the first error."""
     errors: list[psycopg.Error] = []
     with _collected(errors), connection.pipeline(), _collected(errors):
-        cursors = [_cursor(connection).execute(*call) for call in calls]
+        cursors = [cursor().execute(*call) for call in calls]
     if errors:
         raise errors[0]
-    return [_rows(cursor) for cursor in cursors]
+    return [_rows(one) for one in cursors]
 
 
-async def run_async_pipeline(connection: psycopg.AsyncConnection[Any], calls: Sequence[Call]) -> list[Rows]:
+async def run_async_pipeline(
+    connection: psycopg.AsyncConnection[Any], calls: Sequence[Call], cursor: Callable[[], psycopg.AsyncCursor[Any]]
+) -> list[Rows]:
     """Do the same with an async connection."""
     errors: list[psycopg.Error] = []
     with _collected(errors):
         async with connection.pipeline():
             with _collected(errors):
-                cursors = [await _async_cursor(connection).execute(*call) for call in calls]
+                cursors = [await cursor().execute(*call) for call in calls]
     if errors:
         raise errors[0]
-    return [await _rows_of(cursor) for cursor in cursors]
-
-
-def _cursor(connection: psycopg.Connection[Any]) -> psycopg.Cursor[tuple[Any, ...]]:
-    """Return a cursor that works alike on each connection, also on that of a caller."""
-    cursor = connection.cursor(row_factory=tuple_row)
-    adapt(cursor)
-    return cursor
-
-
-def _async_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
-    cursor = connection.cursor(row_factory=tuple_row)
-    adapt(cursor)
-    return cursor
+    return [await _rows_of(one) for one in cursors]
 
 
 @contextmanager
