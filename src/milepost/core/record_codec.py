@@ -28,8 +28,13 @@ def short_name(name: str) -> str:
 
 def pack(fields: Mapping[str, str]) -> str:
     """Return fields as lines, with their short names."""
-    short = SHORT.get
-    return "\n".join([f"{short(name) or short_name(name)}={value}" for name, value in fields.items()])
+    return _lines(tuple(fields)) % tuple(fields.values())
+
+
+@lru_cache(maxsize=1024)
+def _lines(names: tuple[str, ...]) -> str:
+    """Return the lines of these fields, with ``%s`` in place of the values. Most records have the fields of many others."""
+    return "\n".join(f"{short_name(name).replace('%', '%%')}=%s" for name in names)
 
 
 def unpack_record(stored: str | bytes) -> dict[str, str]:
