@@ -232,9 +232,9 @@ def worker(
 ) -> int:
     """Run submitted jobs until SIGTERM or Ctrl-C.
 
-    MODULE:APP is a Jobs object, e.g. myapp:jobs (default: milepost's built-in document types). The first Ctrl-C drains:
-    running code stops at its next cancellation point and its jobs return to pending without using an attempt. The second
-    Ctrl-C stops immediately.
+    MODULE:APP is a Jobs object, e.g. myapp:jobs (default: the document jobs and the job types of other plugins). The first
+    Ctrl-C drains: running code stops at its next cancellation point and its jobs return to pending without using an
+    attempt. The second Ctrl-C stops immediately.
     """
     context = current()
     if context.is_server:
