@@ -328,3 +328,53 @@ def test_retry_of_failed_items_in_map_counts_only_those(jobs: Jobs) -> None:
         again = ended(jobs, jobs.retry_job(first.job_id, only_failed=True))
     assert calls == [0, 1, 2, 3, 4, 5, 0, 3]
     assert [(stage.done, stage.total) for stage in (*first.stages, *again.stages)] == [(6, 6), (2, 2)]
+
+
+def test_retry_of_failed_items_says_which_no_loop_reached(jobs: Jobs) -> None:
+    """With a key of its own for `run.item`, the retry passed over every item, and completed without a word."""
+    calls: list[int] = []
+
+    @jobs.job("own-keys")
+    def own_keys(run: Run) -> None:
+        for number in run.each(range(6)):
+            with run.item(f"page {number}"):
+                calls.append(number)
+                if number % 3 == 0:
+                    raise ValueError
+
+    @jobs.job("rows")
+    async def rows(run: Run) -> None:
+        async for name in run.each(["a", "b"]):
+            async for number in run.each(range(3)):
+                with run.item(f"{name}{number}"):
+                    calls.append(number)
+                    if number == 1:
+                        raise ValueError
+
+    with jobs.run_workers():
+        first, nested = ended(jobs, jobs.submit(own_keys)), ended(jobs, jobs.submit(rows))
+        calls.clear()
+        retried = [ended(jobs, jobs.retry_job(job.job_id, only_failed=True)) for job in (first, nested)]
+    assert not calls
+    for job, keys in zip(retried, (("page 0", "page 3"), ("a1", "b1")), strict=True):
+        assert job.status == "completed"
+        assert job.item_counts is not None
+        assert (job.item_counts.failed, job.item_counts.failed_keys) == (2, keys)
+        assert job.item_counts.first_errors[0].startswith(
+            f"{keys[0]}: no loop of this run reached an item with this key"
+        )
+
+
+def test_retry_of_failed_items_without_loop_meets_them(jobs: Jobs) -> None:
+    @jobs.job("plain")
+    def plain(run: Run) -> None:
+        for number in range(3):
+            with run.item(number):
+                if number == 1 and run._job.retry_of is None:
+                    raise ValueError
+
+    with jobs.run_workers():
+        first = ended(jobs, jobs.submit(plain))
+        again = ended(jobs, jobs.retry_job(first.job_id, only_failed=True))
+    assert again.item_counts is not None
+    assert (again.item_counts.done, again.item_counts.failed) == (3, 0)

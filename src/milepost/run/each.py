@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from milepost.core.errors import InvalidInputError, RunStop
 from milepost.run.cursor import NOTHING, Cursor
+from milepost.run.items import RepeatedItems
 
 T = TypeVar("T")
 Key = str | Callable[[Any], Any] | None
@@ -49,7 +50,7 @@ class Each(Generic[T]):
         stops: list[RunStop],
         cursor: Cursor | None,
         total: int | None,
-        only: frozenset[str] | None,
+        only: RepeatedItems | None,
         name_of: Callable[[Any], str],
         begin: Callable[[Each[Any]], None],
         end: Callable[[Each[Any], bool], None],
@@ -258,27 +259,27 @@ class Each(Generic[T]):
         if group:
             yield group
 
-    def _chosen(self, items: Iterator[T], only: frozenset[str]) -> Iterator[T]:
+    def _chosen(self, items: Iterator[T], only: RepeatedItems) -> Iterator[T]:
         """Yield only the items that failed before."""
         for position, item in enumerate(items):
             if self._is_chosen(item, position, only):
                 yield item
 
-    async def _achosen(self, items: AsyncIterator[T], only: frozenset[str]) -> AsyncIterator[T]:
+    async def _achosen(self, items: AsyncIterator[T], only: RepeatedItems) -> AsyncIterator[T]:
         position = 0
         async for item in items:
             if self._is_chosen(item, position, only):
                 yield item
             position += 1
 
-    def _is_chosen(self, item: T, position: int, only: frozenset[str]) -> bool:
+    def _is_chosen(self, item: T, position: int, only: RepeatedItems) -> bool:
         """Return whether an item is one of those that failed, by the name that `run.item` gave it.
 
         Without a key, that is its text, or its position unless the text may be taken for one.
         """
         if self.key is not None:
-            return self._name_of(self.key(item)) in only
-        return self._name_of(item) in only or (not isinstance(item, str | int) and str(position) in only)
+            return only.take(self._name_of(self.key(item)))
+        return only.take(self._name_of(item)) or (not isinstance(item, str | int) and only.take(str(position)))
 
     def cursor(self) -> dict[str, Any]:
         """Return where the next attempt starts, or how far a plain loop is.

@@ -25,6 +25,7 @@ from milepost.run.crash_report import load_redact_hook, report_exception
 from milepost.run.heartbeat import Heartbeat
 from milepost.run.heartbeat_state import OnOutage, PendingReport, ReacquireLease
 from milepost.run.job_result import NO_RESULT, JobResult, job_result
+from milepost.run.loops import record_missed_items
 from milepost.run.outcome import RunOutcome, abandonment, committed, completed, failed, interrupted, postponed, stopped
 from milepost.run.repeated_work import KeptWork
 from milepost.run.run import Run
@@ -212,6 +213,8 @@ class LeasedExecution:
             error = over
         if error is None:
             error = self.run._unawaited_call()
+        if error is None:
+            record_missed_items(self.run)
         if self._captured is not None:
             capture.end(self.run, self._captured)
             self._captured = None

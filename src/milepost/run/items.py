@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -15,6 +15,9 @@ MAX_FIRST_ERRORS = 10
 MAX_LEDGER_BYTES = 1024 * 1024
 MAX_FAILED_KEYS_BYTES = MAX_LEDGER_BYTES - 32 * 1024
 """What the failed keys may take of that; the rest is for the first errors and the counts."""
+
+
+NOT_REACHED = "no loop of this run reached an item with this key; run.each(..., key=...) needs the keys of run.item"
 
 
 class ItemOutcome(NamedTuple):
@@ -92,6 +95,31 @@ class Ledger:
         if len(self.failed_keys) < MAX_FAILED_KEYS and (size := _size(key)) <= self._bytes_left:
             self.failed_keys.append(key)
             self._bytes_left -= size
+
+
+class RepeatedItems:
+    """The failed items that a job repeats for another one, and which of them its code has had."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = frozenset(keys)
+        self._missing = dict.fromkeys(keys)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def take(self, key: str) -> bool:
+        """Return whether an item is one of them, and note that the code has had it."""
+        if key not in self._keys:
+            return False
+        with self._lock:
+            self._missing.pop(key, None)
+        return True
+
+    def missed(self) -> list[ItemOutcome]:
+        """Return the items that the code has not had, as failed ones."""
+        with self._lock:
+            return [ItemOutcome(key, f"{key[:80]}: {NOT_REACHED}") for key in self._missing]
 
 
 class LoopItems:

@@ -16,7 +16,7 @@ from milepost.core.serialization import from_json, safe_str, single_line
 from milepost.run.crash_report import masked, masked_line, redacted
 from milepost.run.cursor import Cursor, LoopScope, current_loop, duplicate_name_error
 from milepost.run.each import NAME_BYTES, Each, Key, key_function, length_of
-from milepost.run.items import ItemOutcome, Ledger
+from milepost.run.items import ItemOutcome, Ledger, RepeatedItems
 from milepost.run.stages import LOOP, UNIT_CHARS, LiveStage, whole_number
 from milepost.run.state import Snapshots, StateBinding
 
@@ -54,10 +54,8 @@ class RunLoops:
         for cursor in self.earlier.values():
             if "ledger" in cursor:
                 ledger.add(cursor["ledger"])
-        self.only: frozenset[str] | None = (
-            frozenset(from_json(record["only_keys"])) if record.get("only_keys") else None
-        )
-        """The keys of the items that are processed; None for all."""
+        self.only = RepeatedItems(from_json(record["only_keys"])) if record.get("only_keys") else None
+        """The items that are processed; None for all."""
         self.each: dict[str, Each[Any]] = {}
         self.maps: dict[str, MapProgress] = {}
         self.places: dict[str, LoopScope] = {}
@@ -235,6 +233,8 @@ def recorder(run: Run, place: LoopScope | None, at: Any) -> Callable[[str, BaseE
     shares = place.shares(at) if place is not None else ()
 
     def record(key: str, error: BaseException | None, skipped: bool) -> None:
+        if run._loops.only is not None:
+            run._loops.only.take(key)
         line = None
         if error is not None:
             line = single_line(redacted(f"{key}: {type(error).__name__}: {safe_str(error)}", run), ITEM_ERROR_BYTES)
@@ -244,6 +244,12 @@ def recorder(run: Run, place: LoopScope | None, at: Any) -> Callable[[str, BaseE
             share.note(item, outcome)
 
     return record
+
+
+def record_missed_items(run: Run) -> None:
+    """Count items that the run was to repeat, and did not, as failed ones. Call it once its code has returned."""
+    for outcome in run._loops.only.missed() if run._loops.only is not None else ():
+        run.ledger.record(outcome)
 
 
 def check_checkpoint(run: Run) -> None:

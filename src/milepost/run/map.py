@@ -15,6 +15,7 @@ from milepost.core.serialization import single_line
 from milepost.run.crash_report import masked
 from milepost.run.cursor import REMEDIES, LoopScope, digest, shown
 from milepost.run.each import NAME_BYTES, Key, key_function, reached
+from milepost.run.items import RepeatedItems
 from milepost.run.loops import check_resumable, log_loop, log_restart, new_place, recorder, take_up
 from milepost.run.results import KeptResult, KeptResults, ResultCodec, part_key, part_names, read_part
 from milepost.run.stages import LOOP, LiveStage
@@ -38,7 +39,7 @@ def map_items(
     items: Iterable[Any],
     key: Key,
     done: set[str],
-    only: frozenset[str] | None,
+    only: RepeatedItems | None,
     masks: tuple[str, ...],
     *,
     unique: bool,
@@ -54,7 +55,7 @@ def map_items(
                 "key", f"two items have the key {name!r:.80}; each needs a key of its own (or give resume=False)"
             )
         seen.add(name)
-        work.append(MapItem(item, name, name not in done and (only is None or masked(name, masks) in only)))
+        work.append(MapItem(item, name, (only is None or only.take(masked(name, masks))) and name not in done))
     return work
 
 
