@@ -109,6 +109,32 @@ def test_exceeded_budget_fails_job_without_retry(jobs: Jobs) -> None:
     assert again.usage == {"usd": 1.2}
 
 
+@pytest.mark.parametrize("has_child", [False, True])
+def test_budget_that_is_spent_exactly_lets_an_attempt_continue(jobs: Jobs, has_child: bool) -> None:
+    """Regression: a job that needed its whole budget failed if it was interrupted after its last call."""
+
+    def pay(run: Run, page: int) -> int:
+        run.add_usage(calls=1)
+        return page
+
+    @jobs.job("pages", max_attempts=2, backoff=lambda attempt: 0.01)
+    def pages(run: Run) -> int:
+        kept = [run.step(f"page {page}", pay, run, page) for page in range(3)]
+        if run.attempt == 1:
+            raise ConnectionError
+        return len(kept)
+
+    @jobs.job("book")
+    def book(run: Run) -> Any:
+        run.submit_child("pages", pages)
+        return run.join().result("pages")
+
+    with jobs.run_workers():
+        submitted = (book if has_child else pages).options(budget={"calls": 3})
+        job = jobs.wait(jobs.submit(submitted), PATIENCE)
+    assert (job.status, job.error, job.result) == ("completed", None, 3)
+
+
 @pytest.mark.parametrize(
     ("amount", "limit", "text"),
     [

@@ -128,10 +128,13 @@ class UsageMixin:
         return run._can_suspend and run._job.record.get("on_budget") == ASKS
 
     def _refuse_spent_budget(self) -> None:
-        """Raise BudgetExceededError, or BudgetSpent, if earlier runs have spent the budget of the job."""
+        """Raise BudgetExceededError, or BudgetSpent, if earlier runs have exceeded the budget of the job.
+
+        One without a rest is not exceeded: the job may have nothing left to do but what costs nothing.
+        """
         run = cast("Run", self)
         spent = decode_millionths(run._job.record.get("usage"))
-        over = exceeded(spent, self._budget_of_usage, at_limit="segments" not in run._job.record)
+        over = exceeded(spent, self._budget_of_usage)
         if over is not None and self._asks:
             raise BudgetSpent(run.job_id)
         if over is not None:
@@ -217,13 +220,24 @@ async def stop_runs_over_budget(store: Store, runs: Iterable[Run]) -> None:
                 run._over_budget = _stop_of(run, holder, overrun)
 
 
-async def refusal_at_start(store: Store, run: Run) -> BudgetExceededError | BudgetSpent | None:
-    """Return what keeps a run from starting because a budget has no rest, or None."""
-    job_id, record = run.job_id, run._job.record
+async def budgets_in_the_way(
+    store: Store, job_id: str, record: Mapping[str, str], *, own: bool = True
+) -> dict[str, Overrun]:
+    """Return the jobs whose budgets keep a run of a job from starting, because they are exceeded; `own`: also the job itself.
+
+    A descendant that has spent nothing yet does not start either if a budget above it has no rest.
+    """
     above = [holder for holder in budget_holders(job_id, record) if holder != job_id]
-    spent = await spent_budgets(store, above, at_limit=True) if above else {}
-    budget, is_first = decode_millionths(record.get("usage_budget")), "segments" not in record
-    is_fresh = is_first and record.get("attempt") == "1"
-    if not spent and not is_fresh and exceeded(decode_millionths(record.get("usage")), budget) is None:
-        spent = await spent_budgets(store, [job_id], at_limit=is_first) if budget else {}
+    has_spent = bool(decode_millionths(record.get("usage")))
+    spent = await spent_budgets(store, above, at_limit=not has_spent) if above else {}
+    if not spent and own and "usage_budget" in record:
+        spent = await spent_budgets(store, [job_id])
+    return spent
+
+
+async def refusal_at_start(store: Store, run: Run) -> BudgetExceededError | BudgetSpent | None:
+    """Return what keeps a run from starting because a budget is exceeded, or None."""
+    record = run._job.record
+    is_fresh = "segments" not in record and record.get("attempt") == "1"
+    spent = await budgets_in_the_way(store, run.job_id, record, own=not is_fresh)
     return next((_stop_of(run, holder, overrun) for holder, overrun in spent.items()), None)
