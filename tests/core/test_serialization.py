@@ -73,6 +73,7 @@ PLAIN: list[tuple[Any, Any]] = [
 
 REFUSED: list[tuple[Any, str, str]] = [
     (object(), "f", "object is not JSON-serialisable; convert"),
+    (10**5000, "f", "is not JSON-serialisable: Exceeds the limit"),
     ({"a": {"b": [1, object()]}}, "f.a.b[1]", "is not JSON-serialisable"),
     ({"a": float("nan")}, "f.a", "use None"),
     ([float("inf")], "f[0]", "use None"),
@@ -313,7 +314,7 @@ def test_seconds_parses_durations(value: Any, number: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "soon", "h", "1h2", "2 hours", "-1", -1, float("nan"), float("inf"), "nan", "inf", True, None, [], "1e400",
+    "value", ["", "soon", "h", "1h2", "2 hours", "-1", -1, float("nan"), float("inf"), 10**400, "nan", "inf", True, None, [], "1e400",
               timedelta(seconds=-1), 1e12, pytest.param("1" * 1_000_000, id="digits"), pytest.param("1s" * 500_000 + "x", id="parts")],
 )  # fmt: skip
 def test_seconds_refuses_other_values(value: Any) -> None:

@@ -92,6 +92,16 @@ async def test_sync_and_async_items_work_in_either_loop() -> None:
     assert [item async for item in fake_run().each(Both())] == ["async"]
 
 
+@pytest.mark.parametrize("items", [5, None])
+async def test_loop_over_what_is_not_iterable_says_so(items: Any) -> None:
+    """Regression: it said that the items are asynchronous."""
+    with pytest.raises(InvalidInputError, match=f"^items: {type(items).__name__} cannot be iterated"):
+        list(fake_run().each(items))
+    with pytest.raises(InvalidInputError, match="cannot be iterated"):
+        async for _ in fake_run().each(items):
+            pass
+
+
 def test_loop_counts_into_open_stage_or_its_own() -> None:
     run = fake_run()
     with run.stage("Embedding", weight=1):

@@ -160,6 +160,16 @@ def test_errors_name_parameter_locally_and_by_schema(name: str, value: Any, prob
     assert published.value.field.startswith(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "field"), [("share", 10**400, "share"), ("table", {"a": -(10**400)}, "table.a")]
+)
+def test_number_beyond_float_is_refused(name: str, value: Any, field: str) -> None:
+    """Regression: it raised OverflowError, which a server answered with 500."""
+    with pytest.raises(InvalidInputError, match="is not a number of at most") as refused:
+        parameters_of(everything).check({"text": "a", "number": 1, name: value})
+    assert refused.value.field == field
+
+
 @pytest.mark.parametrize("check", [lambda p, v: p.check(v), lambda p, v: check_schema(v, p.schema)])
 def test_missing_and_unknown_parameters_are_named(check: Callable[[Any, Any], None]) -> None:
     parameters = parameters_of(everything)

@@ -107,8 +107,8 @@ def to_json(value: Any, field: str, limit: int = INPUT_BYTES) -> str:
         size = len(text) if text.isascii() else len(text.encode())
         if _NO_TEXT_KEY.search(text):
             _checked_decoder.decode(text)
-    except (TypeError, ValueError, RecursionError):
-        raise _explain(value, field, 0) or InvalidInputError(field, "is not JSON-serialisable") from None
+    except (TypeError, ValueError, RecursionError) as error:  # such as a number of more digits than Python writes
+        raise _explain(value, field, 0) or InvalidInputError(field, f"is not JSON-serialisable: {error}") from None
     if size > limit:
         raise InvalidInputError(
             field, f"{size} bytes of JSON, the limit is {limit}; store the data elsewhere and pass a reference"
@@ -377,7 +377,10 @@ def seconds(value: Duration, field: str) -> float:
     elif isinstance(value, bool):
         raise InvalidInputError(field, "a bool is not a duration; use seconds, a timedelta or text such as '1h30m'")
     elif isinstance(value, int | float):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
     elif isinstance(value, str):
         text = value.strip().lower()
         if _DURATIONS.match(text):

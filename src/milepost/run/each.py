@@ -77,7 +77,11 @@ class Each(Generic[T]):
 
     def __iter__(self) -> Iterator[Any]:
         if not isinstance(self._items, Iterable):  # some, such as Dask's `as_completed`, are both
-            raise InvalidInputError("items", "are asynchronous; use `async for`")
+            if isinstance(self._items, AsyncIterable):
+                raise InvalidInputError("items", "are asynchronous; use `async for`")
+            raise InvalidInputError(
+                "items", f"{type(self._items).__name__} cannot be iterated; use a list or a generator"
+            )
         items = iter(self._items)
         cursor = self._cursor
         if cursor is None:
