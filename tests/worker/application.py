@@ -207,6 +207,7 @@ _DOES = {
     "sys.exit": lambda run, secret: sys.exit(3),
     "unserialisable": lambda run, secret: object(),
     "nan": lambda run, secret: {"mean": float("nan")},
+    "argv": lambda run, secret: sys.argv,
 }
 
 

@@ -258,6 +258,13 @@ def test_sys_path_entry_that_is_no_text_is_ignored(jobs: Jobs, monkeypatch: pyte
         assert ended(jobs, jobs.submit(application.isolated, "return")).status == "completed"
 
 
+def test_child_sees_arguments_of_its_worker(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: modules that read them at their import found numbers of file descriptors."""
+    monkeypatch.setattr("sys.argv", ["app.py", "--config", "prod.yaml"])
+    with jobs.run_workers():
+        assert ended(jobs, jobs.submit(application.isolated, "argv")).result == ["app.py", "--config", "prod.yaml"]
+
+
 def test_child_does_not_prefer_current_directory(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: a json.py in the worker's current directory was imported in its children instead of the real one."""
     (tmp_path / "json.py").write_text("raise SystemExit('planted')")

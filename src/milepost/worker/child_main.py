@@ -242,6 +242,7 @@ class Child:
         self._signalled = False
         os.ftruncate(self._last_message_file, 0)  # discard the last message of the previous run
         sys.path[:] = [*sys.path, *(path for path in job_message["sys_path"] if path not in sys.path)]
+        sys.argv[:] = job_message["argv"]  # as multiprocessing does: modules of the application may read them
         run: ChildRun | None = None
         error: BaseException | None = None
         result = NO_RESULT

@@ -200,6 +200,7 @@ class ProcessExecution(Execution):
             "redact": self.host.settings.redact,
             "log_levels": {name: logging.getLogger(name).level for name in ("root", package_of(self.handler.function))},
             "sys_path": [path for path in sys.path if isinstance(path, str)],  # imports ignore other entries too
+            "argv": sys.argv,
         }
 
     async def _answer(self, message: Message) -> Message:
