@@ -33,6 +33,7 @@ from milepost.core.serialization import (
 from milepost.core.transitions import plan_cancel, plan_retry, plan_update
 from milepost.core.transitions.change import Change
 from milepost.manager import descendants, watch
+from milepost.manager.answers_and_pauses import AnswerAndPauseMethods
 from milepost.manager.options import CreateOptions
 from milepost.manager.output import OutputMethods
 from milepost.manager.retry_check import RetryCheckMethods
@@ -51,7 +52,6 @@ from milepost.manager.validation import (
     submit_fields,
     update_values,
 )
-from milepost.manager.waiting import WaitingMethods
 from milepost.run.runtime import Runtime
 from milepost.run.track import AsyncTrack, TrackRequest
 from milepost.settings import Settings, settings
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from milepost.query.statistics import History
 
 
-class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMethods, RetryCheckMethods):
+class AsyncJobManager(ScheduleMethods, AnswerAndPauseMethods, OutputMethods, UsageMethods, RetryCheckMethods):
     """Manages the jobs of one store from code in an event loop. `JobManager` is the same for blocking code.
 
     `store` is a URL or an open async store. `ttl` is how many seconds an ended job is kept (default: JOB_TTL). Raises

@@ -26,8 +26,8 @@ from milepost.run.runtime import Runtime
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.worker.end_hooks import EndHooks, Hook
+from milepost.worker.generator_handlers import streamed
 from milepost.worker.parameters import OWNER_LABEL, Parameters, check_return_type, parameters_of, run_type_of
-from milepost.worker.streamed import streamed
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)

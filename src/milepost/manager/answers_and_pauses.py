@@ -31,7 +31,7 @@ MAX_EARLY = 16
 """The most answers that a job keeps for questions that were not asked yet."""
 
 
-class WaitingMethods:
+class AnswerAndPauseMethods:
     """Adds `answer`, `pause` and `resume` to a manager."""
 
     store: Store
