@@ -44,6 +44,7 @@ from milepost.manager.validation import (
     id_of,
     job_fields,
     make_query,
+    page_size,
     plan_new,
     query_of,
     rejection_error,
@@ -191,10 +192,9 @@ class AsyncJobManager(ScheduleMethods, AnswerAndPauseMethods, OutputMethods, Usa
         return await self._page(query_of(query, now), limit, cursor, counted=True)
 
     async def _page(self, query: Query, limit: int, cursor: str | None, *, counted: bool) -> Page:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise InvalidInputError("limit", f"{limit!r:.40} must be a whole number from 1 to {LIST_LIMIT_MAX}")
+        size = page_size(limit)
         await self.runtime.sweep_if_alone()
-        return await find(self.store, query, min(limit, LIST_LIMIT_MAX), cursor, counted=counted)
+        return await find(self.store, query, size, cursor, counted=counted)
 
     async def count_jobs(
         self,

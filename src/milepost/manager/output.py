@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from milepost.core.defaults import LIST_LIMIT_MAX
-from milepost.core.errors import InvalidInputError
 from milepost.core.output import OutputChunk, OutputPosition, decode_chunks, output_prefix
 from milepost.core.serialization import known_id
+from milepost.manager.validation import page_size
 from milepost.manager.watch import Sweep, is_final, records
 from milepost.run.runtime import Runtime
 from milepost.stores.protocol import Store
@@ -28,9 +28,8 @@ class OutputMethods:
         first text of a run that began anew has `starts_over`. Raises JobNotFoundError and InvalidInputError.
         """
         position = OutputPosition.parse(after)
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise InvalidInputError("limit", f"{limit!r:.40} must be a whole number from 1 to {LIST_LIMIT_MAX}")
-        chunks = await read_output(self.store, known_id(job_id), position, min(limit, LIST_LIMIT_MAX))
+        size = page_size(limit)
+        chunks = await read_output(self.store, known_id(job_id), position, size)
         if not chunks:
             await existing_job(self.store, job_id)
         return chunks

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.defaults import CRASHES, MAX_ATTEMPTS
+from milepost.core.defaults import CRASHES, LIST_LIMIT_MAX, MAX_ATTEMPTS
 from milepost.core.errors import (
     DuplicateJobError,
     IllegalTransitionError,
@@ -189,6 +189,13 @@ def status_value(status: JobStatus | str | None) -> JobStatus | None:
     except ValueError:
         known = ", ".join(JobStatus)
         raise InvalidInputError("status", f"{status!r:.40} is not a status; one of {known}") from None
+
+
+def page_size(limit: object) -> int:
+    """Return how many rows to read for the `limit` of a caller, at most LIST_LIMIT_MAX. Raises InvalidInputError."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise InvalidInputError("limit", f"{limit!r:.40} must be a whole number from 1 to {LIST_LIMIT_MAX}")
+    return min(limit, LIST_LIMIT_MAX)
 
 
 def make_query(
