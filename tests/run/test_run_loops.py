@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -90,6 +91,47 @@ async def test_sync_and_async_items_work_in_either_loop() -> None:
 
     assert list(fake_run().each(Both())) == ["plain"]
     assert [item async for item in fake_run().each(Both())] == ["async"]
+
+
+@pytest.mark.parametrize("options", [{}, {"batch": 2}, {"resume": True}, {"resume": True, "batch": 2}])
+async def test_loop_that_is_left_closes_its_generator(options: dict[str, Any]) -> None:
+    """Regression: the run kept it, so that its `finally` ran after the run or never."""
+    closed: list[str] = []
+
+    def numbers(name: str) -> Iterator[int]:
+        try:
+            yield from range(5)
+        finally:
+            closed.append(name)
+
+    async def anumbers() -> AsyncIterator[int]:
+        try:
+            for number in range(5):
+                yield number
+        finally:
+            closed.append("async")
+
+    run = fake_run()
+    for _ in run.each(numbers("break"), stage="break", **options):
+        break
+    assert closed == ["break"]
+    with contextlib.suppress(ValueError):
+        for _ in run.each(numbers("error"), stage="error", **options):
+            raise ValueError
+    assert closed == ["break", "error"]
+    async for _ in run.each(anumbers(), stage="async", **options):
+        break
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert closed == ["break", "error", "async"]
+
+
+def test_generator_is_looped_over_once() -> None:
+    loop = fake_run().each(iter("abc"))
+    for _ in loop:
+        break
+    with pytest.raises(InvalidInputError, match="items: were taken by an earlier loop"):
+        list(loop)
 
 
 @pytest.mark.parametrize("items", [5, None])

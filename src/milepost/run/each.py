@@ -59,7 +59,7 @@ class Each(Generic[T]):
         if batch is not None and (isinstance(batch, bool) or batch < 1):
             raise InvalidInputError("batch", f"{batch!r:.40} must be a whole number of at least 1")
         self.key = key_function(key)
-        self._items = items
+        self._items: Any = items
         self._batch = batch
         self._stops = stops
         self._cursor = cursor
@@ -75,14 +75,24 @@ class Each(Generic[T]):
         self.count: Callable[[], int] = lambda: start
         self.last: Callable[[], Any] = lambda: None
 
-    def __iter__(self) -> Iterator[Any]:
-        if not isinstance(self._items, Iterable):  # some, such as Dask's `as_completed`, are both
-            if isinstance(self._items, AsyncIterable):
-                raise InvalidInputError("items", "are asynchronous; use `async for`")
+    def _take(self) -> Any:
+        """Return the items. Those that can be iterated once are kept no longer: a generator whose loop is left is closed."""
+        items = self._items
+        if items is NOTHING:
             raise InvalidInputError(
-                "items", f"{type(self._items).__name__} cannot be iterated; use a list or a generator"
+                "items", "were taken by an earlier loop over this run.each; call run.each once more"
             )
-        items = iter(self._items)
+        if isinstance(items, Iterator | AsyncIterator):
+            self._items = NOTHING
+        return items
+
+    def __iter__(self) -> Iterator[Any]:
+        taken = self._take()
+        if not isinstance(taken, Iterable):  # some, such as Dask's `as_completed`, are both
+            if isinstance(taken, AsyncIterable):
+                raise InvalidInputError("items", "are asynchronous; use `async for`")
+            raise InvalidInputError("items", f"{type(taken).__name__} cannot be iterated; use a list or a generator")
+        items = iter(taken)
         cursor = self._cursor
         if cursor is None:
             if self._only is not None:
@@ -206,7 +216,8 @@ class Each(Generic[T]):
             for item in iter(self):
                 yield item
             return
-        items = aiter(self._items) if isinstance(self._items, AsyncIterable) else _awaited(self._items)
+        taken = self._take()
+        items = aiter(taken) if isinstance(taken, AsyncIterable) else _awaited(taken)
         if cursor is None:
             if self._only is not None:
                 items = self._achosen(items, self._only)
