@@ -161,7 +161,7 @@ class JobFields(Stored):
     )  # fmt: skip
     crashes: int = field(
         default=0,
-        metadata=column("x", INTEGER, "How many runs ended because their process died.", label="crashes"),
+        metadata=column("x", INTEGER, "How many crashes of its runs the crash budget has counted.", label="crashes"),
     )
     not_before: datetime | None = field(
         default=None,

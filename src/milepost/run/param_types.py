@@ -341,7 +341,7 @@ def _check_moment(value: str, path: str) -> None:
             path, f"{value!r:.40} is not a date and time such as 2026-11-25T10:30:00+00:00"
         ) from None
     if when.tzinfo is None:
-        raise InvalidInputError(path, f"{value!r:.40} has no timezone; append +00:00 or Z")
+        raise InvalidInputError(path, f"{value!r:.40} has no timezone; append +00:00 or Z (a datetime: tzinfo=UTC)")
 
 
 def _check_object(value: Mapping[str, Any], schema: Mapping[str, Any], path: str, root: Mapping[str, Any]) -> None:

@@ -247,7 +247,7 @@ def _datetime(value: Any, path: str) -> datetime:
     except ValueError:
         raise refuse(path, value, "a date and time such as 2026-11-25T10:30:00+00:00") from None
     if when.tzinfo is None:
-        raise InvalidInputError(path, f"{value!r:.40} has no timezone; append +00:00 or Z")
+        raise InvalidInputError(path, f"{value!r:.40} has no timezone; append +00:00 or Z (a datetime: tzinfo=UTC)")
     return when
 
 
