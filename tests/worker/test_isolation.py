@@ -135,6 +135,19 @@ def test_child_crash_is_charged_and_leaves_crash_report(jobs: Jobs, what: str, n
     assert after.status == "completed"
 
 
+def test_death_of_idle_child_is_not_charged_to_next_job(jobs: Jobs) -> None:
+    """Regression: the job had a crash, and the log of the job before it, although no code of it had begun."""
+    with jobs.run_workers(concurrency=1):
+        first = ended(jobs, jobs.submit(application.isolated, "return"))
+        child = psutil.Process(first.result["pid"])
+        child.suspend()
+        second = jobs.submit(application.isolated, "return")
+        until(lambda: jobs.get_job(second.job_id).status == "running")
+        child.kill()
+        job = ended(jobs, second)
+    assert (job.status, job.attempt, job.crashes) == ("completed", 1, 0)
+
+
 @pytest.mark.parametrize(
     ("what", "how"), [("loop", "cooperative"), ("sleep", "terminated"), ("deaf", "killed"), ("tidy", "cooperative")]
 )

@@ -153,6 +153,10 @@ class Child:
         self._jobs: list[Message | None] = []
         self._has_job = threading.Semaphore(0)
         self._run: Run | None = None
+        self._has_work = False
+        """Whether a job was received whose outcome is not known yet. Its code may still be being imported."""
+        self._early_stop: Message | None = None
+        """The last stop of a run that had not begun."""
         self._interruptible = False
         self._signalled = False
         self._last_report: tuple[object, ...] = ()
@@ -163,12 +167,12 @@ class Child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
         signal.signal(signal.SIGTERM, self._on_sigterm)
         threading.Thread(target=self._listen, name="milepost-child", daemon=True).start()
-        self._connection.send({"is": "ready", "pid": os.getpid()})
         while True:
             self._has_job.acquire()
             job_message = self._jobs.pop(0)
             if job_message is None:
                 return
+            self._connection.send({"is": "ready", "token": job_message["token"]})
             self._connection.send(self._run_job(job_message))
 
     # --- the listening thread ---
@@ -187,12 +191,22 @@ class Child:
     def _handle(self, message: Message) -> None:
         match message["do"]:
             case "run":
+                self._has_work = True
                 self._jobs.append(message)
                 self._has_job.release()
-            case "stop" if self._run is not None and self._run.token == message["token"]:
-                self._run.stop(decode_stop(message))
+            case "stop":
+                self._stop(message)
             case "answer":
                 self._checkpoint_writer.answer(message)
+
+    def _stop(self, message: Message) -> None:
+        """Stop a run now, or when it begins: the import of its code may take longer than a worker waits for a stop."""
+        with self._lock:
+            run = self._run
+            if run is None or run.token != message["token"]:
+                self._early_stop = message
+                return
+        run.stop(decode_stop(message))
 
     def _send_report(self) -> None:
         """Send the report of the run, if it has changed."""
@@ -219,7 +233,7 @@ class Child:
 
     def _end_with_parent(self) -> None:
         """End this process and all that it has started, because the worker has ended or has no more jobs."""
-        if self._run is not None and os.getpgrp() == os.getpid():
+        if self._has_work and os.getpgrp() == os.getpid():
             os.killpg(os.getpid(), signal.SIGKILL)
         self._jobs.append(None)
         self._has_job.release()
@@ -263,6 +277,9 @@ class Child:
             kind = FailureKind.ERROR
             with self._lock:
                 self._run, self._last_report = run, ()
+                early_stop = self._early_stop
+            if early_stop is not None and early_stop["token"] == run.token:
+                run.stop(decode_stop(early_stop))
             execution = LeasedExecution(frozenset(job_message["capture"]), job_message["redact"], whole_process=True)
             execution.run = run
             if handler.is_async:
@@ -276,7 +293,7 @@ class Child:
         finally:
             self._interruptible = False
             with self._lock:
-                self._run = None
+                self._run, self._has_work = None, False
             if run is not None:
                 run.last_message_file = -1
         delay = None

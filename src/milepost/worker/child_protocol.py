@@ -1,6 +1,6 @@
 """The protocol between a worker and its child process: JSON in frames with a 4-byte length, over one socket.
 
-To the child: ``run`` (a job), ``stop`` (why), ``answer`` (to a request). From it: ``ready``, ``report``,
+To the child: ``run`` (a job), ``stop`` (why), ``answer`` (to a request). From it: ``ready`` (has the job), ``report``,
 ``ended``, and the requests ``checkpoint``, ``step``, ``question``, ``questions``, ``budget``, ``children``, ``read``, ``now``. The end of
 the socket tells each side that the other one is gone.
 """

@@ -147,17 +147,17 @@ class ProcessExecution(Execution):
             child = self.host.process_pool.take(fresh=crash_suspect)
             await child.connect()
         except OSError as error:
-            log.warning("job %s: no child process started, job released: %s", self.job.job_id, error)
-            reason = JobReleased(str(error))
-            self.leave(lambda pending: stopped(self.run, pending, reason, how="never_started"))
+            self._give_back("no child process started", str(error))
             return
         self.child = child
         child.send(self._job_message())
         if self.run._stop_reasons:
             self._stop_child(self.run._stop_reasons[0])
         end: Message | None = None
+        is_received = False
         while end is None and (message := await self._wait(child.receive)) is not None:
             if message["is"] == "ready":
+                is_received = True
                 continue
             if message.get("token", self.token) != self.token:
                 # Code that an earlier job left running in this process.
@@ -177,8 +177,18 @@ class ProcessExecution(Execution):
         else:
             death = await self._wait(child.death)  # it may still be alive if its code closed the socket
             self.child = None
+            if child.jobs and not is_received:
+                self._give_back("the idle child process had ended", str(death))
+                return
             self.run.apply_message(death.last_message)
             self.leave(lambda pending: self._on_crash(child, death, pending))
+
+    def _give_back(self, event: str, cause: str) -> None:
+        """Release the job, whose code has not begun because there was no process for it, or end it if it was stopped."""
+        log.warning("job %s: %s, job released: %s", self.job.job_id, event, cause)
+        reason = self.run._stop_reasons[0] if self.run._stop_reasons else JobReleased(cause)
+        delay = self.retry_delay(reason) if isinstance(reason, JobTimedOut) else None
+        self.leave(lambda pending: stopped(self.run, pending, reason, how="never_started", delay=delay))
 
     async def _wait(self, event: Callable[[], Awaitable[Event]]) -> Event:
         """Wait for an event of the child. If the event loop ends, which cancels this task, stop the child and wait on."""
