@@ -9,7 +9,7 @@ from milepost import Jobs
 from milepost.core.errors import MilepostError, OutcomeUnknownError, StoreUnavailableError
 from milepost.core.values import JobStatus
 from tests.simulation.faults import GLITCH_SECONDS, Faults
-from tests.simulation.job_types import LIMITED_BY_KEY, QUEUED, SUBMITTED, WITH_DEPENDENCIES
+from tests.simulation.job_types import IN_CHILD, LIMITED_BY_KEY, QUEUED, SUBMITTED, WITH_DEPENDENCIES
 from tests.simulation.network import DELAYS
 from tests.simulation.world import Process, World
 
@@ -52,6 +52,8 @@ def call(simulation: Simulation, process: Process) -> None:
     queue_jobs = simulation.queue_jobs(process) if simulation.broker is not None else jobs
     if simulation.broker is not None:
         types = (*types, *QUEUED[:4], *QUEUED)
+    if simulation.children is not None:
+        types = (*types, *IN_CHILD[:-1] * 4, *IN_CHILD)
     if simulation.has_rare_orders:
         actions = (*actions, *RARE_ACTIONS)
     paused = set[str]()

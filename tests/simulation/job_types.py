@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.run.run import Run
 from milepost.worker.handlers import Handlers
-from tests.simulation.rules import Rules
-from tests.simulation.world import World
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
@@ -26,6 +24,8 @@ WITH_DEPENDENCIES = (*SUBMITTED, "sleeper", "sleeper", "parent", "parent", "pare
 MAX_ATTEMPTS = {"long": 2, "patient": 2, "flaky": 3, "parent": 2, "queued_flaky": 3, "queued_long": 2}
 QUEUED = ("queued", "queued_long", "queued_flaky", "queued_deaf", "queued_sleeper", "queued_poison", "queued_refused")
 """The types that a task queue runs."""
+IN_CHILD = ("child_quick", "child_long", "child_async", "child_deaf", "child_sleeper", "child_poison")
+"""The types whose code runs in child processes."""
 LIMITED_BY_KEY = ("threaded", "deaf")
 LIMITS = {"limited": 1}
 """The most concurrent runs of a type."""
@@ -105,10 +105,10 @@ def register(handlers: Handlers, simulation: Simulation) -> None:
         if n % 2:
             run.join(errors="collect")
 
+    watch = watched(lambda: simulation)
     for handler in (quick, long, flaky, threaded, deaf, limited, patient, poison, sleeper, parent, chatty):
         name = handler.__name__
-        watched = _watched(handler, rules, world)
-        handlers.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1), concurrency=LIMITS.get(name))(watched)
+        handlers.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1), concurrency=LIMITS.get(name))(watch(handler))
 
 
 def register_queued(handlers: Handlers, simulation: Simulation, broker: Broker) -> None:
@@ -154,17 +154,18 @@ def register_queued(handlers: Handlers, simulation: Simulation, broker: Broker) 
     def queued_refused(run: Run, n: int = 0) -> None:
         """Never run: the task queue refuses it."""
 
+    watch = watched(lambda: simulation)
     for handler in (queued, queued_long, queued_flaky, queued_deaf, queued_sleeper, queued_poison, queued_refused):
         name = handler.__name__
-        handlers.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1))(_watched(handler, rules, world))
+        handlers.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1))(watch(handler))
 
 
-def _watched(handler: Callable[..., Any], rules: Rules, world: World) -> Callable[..., Any]:
-    """Return a handler that tells the rules when its code begins and ends."""
+def watched(where: Callable[[], Simulation]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator of handlers, which tell the rules when their code begins and ends."""
 
     @contextmanager
     def watch(run: Run) -> Iterator[None]:
-        process, returned = world.process(), False
+        rules, process, returned = where().rules, where().world.process(), False
         heartbeat = process.memory.get("heartbeat") or process.memory["worker"]._loop.heartbeat
         reported = heartbeat._state.runs.get(run.token)
         rules.on_begin(run, process, None if reported is None else reported.renewed_at)
@@ -174,18 +175,21 @@ def _watched(handler: Callable[..., Any], rules: Rules, world: World) -> Callabl
         finally:
             rules.on_end(run, process, returned=returned)
 
-    if asyncio.iscoroutinefunction(handler):
+    def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
+        if asyncio.iscoroutinefunction(handler):
+
+            @functools.wraps(handler)
+            async def run_async(run: Run, n: int = 0) -> Any:
+                with watch(run):
+                    return await handler(run, n)
+
+            return run_async
 
         @functools.wraps(handler)
-        async def run_async(run: Run, n: int = 0) -> Any:
+        def run_sync(run: Run, n: int = 0) -> Any:
             with watch(run):
-                return await handler(run, n)
+                return handler(run, n)
 
-        return run_async
+        return run_sync
 
-    @functools.wraps(handler)
-    def run_sync(run: Run, n: int = 0) -> Any:
-        with watch(run):
-            return handler(run, n)
-
-    return run_sync
+    return decorate

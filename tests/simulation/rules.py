@@ -14,6 +14,7 @@ from milepost.core.transitions.table import ACTIVE, TERMINAL
 from milepost.run.run import Run
 from milepost.settings import Settings
 from tests.simulation.change_rules import CHANGE_RULES, ChangeRules
+from tests.simulation.child_rules import CHILD_RULES, ChildRules
 from tests.simulation.dependency_rules import DEPENDENCY_RULES, DependencyRules
 from tests.simulation.http import HTTP_RULES, HttpRules
 from tests.simulation.limit_rules import over_limit
@@ -57,6 +58,7 @@ RULES = {
     **QUEUE_RULES,
     **HTTP_RULES,
     **LOG_RULES,
+    **CHILD_RULES,
 }
 RUN_WRITES = frozenset(
     ("progress", "stage", "stalled", "checkpoint", "keep_step", "suspend", "complete", "fail", "release", "self_cancel")
@@ -112,6 +114,7 @@ class Rules:
         self.queue = QueueRules(self)
         self.http = HttpRules(self)
         self.logs = LogRules(self)
+        self.children = ChildRules(self)
         world.on_warning, server.on_no_reply = self.logs.on_warning, self.logs.on_no_reply
         requests = self.requests
         server.on_call, server.on_request, server.on_reply = requests.on_call, requests.on_request, requests.on_reply
@@ -159,6 +162,7 @@ class Rules:
             self.fail("stale-run-writes-nothing", f"{name} was accepted without the token of the current lease")
         self.runs.on_write(job_id, change, old, new)
         self.changes.on_write(job_id, change, old, new)
+        self.children.on_write(change, old)
         if after is None:
             self._removed.add(job_id)
             return
@@ -289,13 +293,13 @@ class Rules:
         `by_network`: the server has to tell, so nothing is expected of a process with a bad network.
         """
         process, run, _ = self._live[token]
-        paused_until, disturbed_at = process.paused_until, process.disturbed_at
+        paused_until, disturbed_at = process.stands_still_until, process.disturbed_at
 
         def is_able() -> bool:
             return process.is_alive and not process.is_paused and not (by_network and process.is_cut)
 
         def check() -> None:
-            is_undisturbed = process.paused_until == paused_until and is_able()
+            is_undisturbed = process.stands_still_until == paused_until and is_able()
             if by_network:
                 is_undisturbed &= process.disturbed_at == disturbed_at and self.server_was_up(seconds)
             if token in self._live and is_undisturbed and not run.cancelled:
@@ -384,6 +388,10 @@ class Rules:
     def on_checkpoint(self, run: Run, value: int) -> None:
         """Called when the store has acknowledged a checkpoint."""
         self._checkpoints[run.job_id] = max(value, self._checkpoints.get(run.job_id, -1))
+
+    def run_in(self, process: Process) -> Run | None:
+        """Return a run whose code runs in a process."""
+        return next((run for one, run, _ in self._live.values() if one is process), None)
 
     def on_crash(self, process: Process) -> None:
         """Called when a process is killed."""

@@ -26,7 +26,7 @@ RUN_RULES = {
     "suspect-runs-alone": "P2: a job whose last run was lost with others begins when its worker has no other lease",
     "stop-has-its-reason": "P4: code gets the true reason of its stop",
 }
-LINES = {"patient": 12}
+LINES = {"patient": 12, "child_async": 6}
 """The types of job that log, and how many lines."""
 REPORTED_WITHIN = 2.4
 """Seconds: several heartbeats."""
@@ -121,6 +121,7 @@ class RunRules:
 
         def check() -> None:
             is_held = self._server.memory.records.get(job_id, {}).get("token") == token
+            is_held &= process.memory.get("slow_until", 0) <= since  # by its child processes
             if is_held and token not in self._rules.begun and self._rules.is_undisturbed(process, since):
                 self._fail(
                     "claimed-jobs-begin", f"a {record['type']} job was not begun {BEGUN_WITHIN} s after its claim"
@@ -142,15 +143,17 @@ class RunRules:
 
         run.stop = checked  # type: ignore[method-assign]
         self._live[id(run)] = (process, run, self._world.now)
-        if process.name.startswith("worker"):
-            if "suspect" in run._job.record and self._rules.is_undisturbed(process, self._world.now - REPLY_WITHIN):
+        owner = process.owner
+        if owner.name.startswith("worker") and owner.is_alive:
+            is_suspect = "suspect" in run._job.record and owner is process
+            if is_suspect and self._rules.is_undisturbed(process, self._world.now - REPLY_WITHIN):
                 self._check_alone(run)
-            number = sum(one is process for one, _, _ in self._live.values())
+            number = sum(one.owner is owner for one, _, _ in self._live.values())
             if number > self._limit:
-                self._fail("concurrency-holds", f"{number} jobs run in {process.name}")
-            self._begun[process.pid] += 1
-            if self._begun[process.pid] > process.memory.get("max_jobs", 1 << 30):
-                self._fail("max-jobs-holds", f"{process.name} began {self._begun[process.pid]} jobs")
+                self._fail("concurrency-holds", f"{number} jobs run in {owner.name}")
+            self._begun[owner.pid] += 1
+            if self._begun[owner.pid] > owner.memory.get("max_jobs", 1 << 30):
+                self._fail("max-jobs-holds", f"{owner.name} began {self._begun[owner.pid]} jobs")
 
     def _check_alone(self, run: Run) -> None:
         worker, records = run._job.record["worker"], self._server.memory.records.items()

@@ -43,7 +43,7 @@ class VirtualClock(Clock):
         self.wait = lambda event, timeout=None: event.wait(timeout)
 
 
-class _Module:
+class Module:
     """Another module under the same name: some names replaced, the others as they are.
 
     A thread that an earlier test left behind gets the real ones: it is no part of the world.
@@ -58,7 +58,7 @@ class _Module:
         return getattr(self._real, name)
 
 
-class _Waits:
+class Waits:
     """The waiting threads of something."""
 
     def __init__(self, world: World) -> None:
@@ -74,9 +74,11 @@ class _Waits:
             thread = world.current
             if thread is not None:
                 self.waiters.append(thread)
-            world.wait(None if end is None else (end - world.now) / 1e6)
-            if thread in self.waiters:  # time is over: what wakes one of them has to find one that still waits
-                self.waiters.remove(thread)
+            try:
+                world.wait(None if end is None else (end - world.now) / 1e6)
+            finally:
+                if thread in self.waiters:  # time is over: what wakes one of them has to find one that still waits
+                    self.waiters.remove(thread)
         return True
 
     def wake_one(self) -> None:
@@ -92,7 +94,7 @@ class _Event:
     world: World
 
     def __init__(self) -> None:
-        self._is_set, self._waits = False, _Waits(self.world)
+        self._is_set, self._waits = False, Waits(self.world)
 
     def is_set(self) -> bool:
         return self._is_set
@@ -112,7 +114,7 @@ class _Lock:
     world: World
 
     def __init__(self) -> None:
-        self._is_locked, self._waits = False, _Waits(self.world)
+        self._is_locked, self._waits = False, Waits(self.world)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if self.world.is_over:
@@ -138,6 +140,21 @@ class _Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class _Semaphore:
+    world: World
+
+    def __init__(self, value: int) -> None:
+        self._value, self._waits = value, Waits(self.world)
+
+    def acquire(self) -> None:
+        self._waits.wait_until(lambda: self._value > 0, None)
+        self._value -= 1
+
+    def release(self) -> None:
+        self._value += 1
+        self._waits.wake_one()
 
 
 class _Thread:
@@ -168,7 +185,7 @@ class _Thread:
 class _Timer(_Thread):
     def __init__(self, interval: float, function: Callable[[], object]) -> None:
         super().__init__(lambda: self._waits.wait_until(lambda: self._is_cancelled, interval) or function())
-        self._waits, self._is_cancelled = _Waits(self.world), False
+        self._waits, self._is_cancelled = Waits(self.world), False
 
     def cancel(self) -> None:
         self._is_cancelled = True
@@ -180,7 +197,7 @@ class _Queue:
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
-        self._waits = _Waits(self.world)
+        self._waits = Waits(self.world)
 
     def put(self, item: Any) -> None:
         self._items.append(item)
@@ -195,8 +212,8 @@ class _Queue:
 def _modules(world: World) -> dict[str, tuple[Any, Any]]:
     """Return what stands for each standard module, by name."""
     clock = VirtualClock(world)
-    event, lock, thread, timer, simple_queue = (
-        type(kind.__name__, (kind,), {"world": world}) for kind in (_Event, _Lock, _Thread, _Timer, _Queue)
+    event, lock, semaphore, thread, timer, simple_queue = (
+        type(kind.__name__, (kind,), {"world": world}) for kind in (_Event, _Lock, _Semaphore, _Thread, _Timer, _Queue)
     )
 
     def ident() -> int:
@@ -208,14 +225,14 @@ def _modules(world: World) -> dict[str, tuple[Any, Any]]:
     times = {"monotonic": clock.monotonic, "perf_counter": clock.monotonic, "time": clock.time, "sleep": world.sleep}
     times["time_ns"] = lambda: world.wall_clock * 1000
     return {
-        "time": (time, _Module(time, **times)),
+        "time": (time, Module(time, **times)),
         "threading": (
             threading,
-            _Module(threading, Event=event, Lock=lock, Thread=thread, Timer=timer, get_ident=ident),
+            Module(threading, Event=event, Lock=lock, Semaphore=semaphore, Thread=thread, Timer=timer, get_ident=ident),
         ),
-        "queue": (queue, _Module(queue, SimpleQueue=simple_queue)),
-        "random": (random, _Module(world.entropy)),
-        "os": (os, _Module(os, getpid=pid, urandom=world.entropy.randbytes)),
+        "queue": (queue, Module(queue, SimpleQueue=simple_queue)),
+        "random": (random, Module(world.entropy)),
+        "os": (os, Module(os, getpid=pid, urandom=world.entropy.randbytes)),
     }
 
 
@@ -313,4 +330,4 @@ def installed(world: World) -> Iterator[None]:
         milepost.run.process_identity._fallback_id.cache_clear()
 
 
-__all__ = ["Process", "VirtualClock", "installed"]
+__all__ = ["Module", "Process", "VirtualClock", "Waits", "installed"]

@@ -19,8 +19,9 @@ from milepost.stores.ids import new_job_id, new_operation_id
 from milepost.stores.protocol import Write
 from milepost.worker.handlers import Handlers
 from milepost.worker.worker import Worker
-from tests.simulation import job_types, task_queue
+from tests.simulation import child_jobs, job_types, task_queue
 from tests.simulation.callers import call, inspect
+from tests.simulation.children import Children
 from tests.simulation.faults import RETURN_SECONDS, Faults
 from tests.simulation.http import CLIENT, HttpServer, ask
 from tests.simulation.known_bugs import put_back
@@ -50,6 +51,8 @@ WITH_RARE_ORDERS = 10, 7
 """A seed with this remainder has requests, outages and cancels in orders that chance seldom makes."""
 WITH_HTTP = 6
 """Each sixth seed also has a client that submits over HTTP."""
+WITH_CHILDREN = 10
+"""Each tenth seed also has jobs in child processes."""
 
 
 @dataclass
@@ -92,7 +95,7 @@ class Simulation:
         self.server = Server(world, sweep_limit=(200, 4, 20)[choose("sweep limit", 3, 0.3)])
         self.rules = Rules(world, self.server, self.settings, job_types.LIMITS, CONCURRENCY)
         self.rules.reports_in_turn = self.has_rare_orders
-        self.rules.watch_types(frozenset((*job_types.JOB_TYPES, *job_types.QUEUED)))
+        self.rules.watch_types(frozenset((*job_types.JOB_TYPES, *job_types.QUEUED, *job_types.IN_CHILD)))
         self.rules.queue.broker = self.broker
         self.conditions: Conditions = Faults(self, policy) if policy else Conditions()
         self.work_until = WORK_SECONDS * 1_000_000
@@ -100,6 +103,10 @@ class Simulation:
         """The newest process of each name."""
         self._handlers = Handlers()
         job_types.register(self._handlers, self)
+        self.children = Children(self) if seed % WITH_CHILDREN == 0 else None
+        if self.children is not None:
+            child_jobs.register(self._handlers, self)
+            self.bounds |= self.children.bounds
         self._queued_handlers = Handlers()
         has_trackers = self.has_dependencies or self.has_rare_orders
         names = ["worker-0", "worker-1", "server", "caller-0", "caller-1", *(TRACKERS * has_trackers)]
@@ -168,6 +175,8 @@ class Simulation:
         self.rules.on_crash(process)
         if self.broker is not None:
             self.broker.on_crash(process)
+        if self.children is not None:
+            self.children.on_parent_death(process)
         away = RETURN_SECONDS[self.world.choose(f"away:{process.name}", 3) if self.conditions.is_active else 0]
         self.world.post(away * 1e6, lambda: self.start(process.name))
         self.world.crash(process)
@@ -263,6 +272,8 @@ def _run_seed(seed: int, policy: str, replay: Mapping[str, int] | None, bug: str
     with put_back(bug), installed(world):
         simulation = Simulation(world, policy, seed)
         with ExitStack() as stack:
+            if simulation.children is not None:
+                stack.enter_context(simulation.children.installed())
             for name, (module, value) in simulation.bounds.items():
                 stack.enter_context(mock.patch.object(module, name, value))
             try:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.simulation import controls, queue_controls
+from tests.simulation import child_controls, controls, queue_controls
 from tests.simulation.known_bugs import BUGS
 from tests.simulation.mutations import FOUND as MUTANTS_FOUND
 from tests.simulation.rules import RULES
@@ -74,6 +74,12 @@ FOUND = {
     "repeated log lines": 2,
     "one slot more": 4,
     "one job more": 3,
+    "ignored early stop": 80,
+    "idle child": 10,
+    "importing orphan": 80,
+    "lost last message": 130,
+    "unseen death": 20,
+    "no kill": 10,
 }
 """The seed (pct) that found each. A seed means another run after most changes of the source, so the next ones are tried too.
 When none of them does, look for one with ``python -m tests.simulation 500 --first 1 --bug NAME``."""
@@ -102,6 +108,7 @@ def test_bug_is_found(name: str) -> None:
 def test_each_bug_has_its_seed() -> None:
     assert set(FOUND) == set(BUGS)
     assert controls.__name__
+    assert child_controls.__name__
     assert queue_controls.__name__  # importing them adds their faults to BUGS
 
 

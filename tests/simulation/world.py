@@ -84,9 +84,19 @@ class Process:
         return thread
 
     @property
+    def owner(self) -> Process:
+        """Return the process for which it works: itself, unless it is a child."""
+        return self
+
+    @property
+    def stands_still_until(self) -> int:
+        """Return the end of its last pause."""
+        return self.paused_until
+
+    @property
     def is_paused(self) -> bool:
         """Return whether its threads stand still, as after SIGSTOP."""
-        return self.paused_until > self.world.now
+        return self.stands_still_until > self.world.now
 
 
 class VirtualThread:
@@ -101,6 +111,8 @@ class VirtualThread:
         self.waiting: int | None = 0
         """The number of the wait that is in progress."""
         self.woken = False
+        self.interruption: Callable[[], None] | None = None
+        """What it calls next instead of waiting, as a signal handler."""
         self._function = function
         self.greenlet = greenlet(self._run, process.world.hub)
 
@@ -225,6 +237,9 @@ class World:
         if seconds is not None:
             self.post(math.ceil(max(0.0, seconds) * 1e6), partial(thread.resume, number, False), thread.process)
         self._let_others_run()
+        if thread.interruption is not None:
+            interruption, thread.interruption = thread.interruption, None
+            interruption()
         return thread.woken
 
     def _let_others_run(self) -> None:
@@ -248,6 +263,12 @@ class World:
         number = thread.waiting
         if number is not None and not self.is_over:
             self.post(0, partial(thread.resume, number, True), thread.process)
+
+    def interrupt(self, thread: VirtualThread, handler: Callable[[], None]) -> None:
+        """Let a thread that waits call the handler of a signal. If that raises, its wait is over."""
+        thread.interruption = handler
+        if thread.waiting is not None:
+            self.post(0, partial(thread.resume, thread.waiting, False), thread.process)
 
     # --- faults ---
 
@@ -310,6 +331,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         thread = self._virtual_thread
         if thread is not None and thread is not self._world.current:
             self._world.wake(thread)
+
+    async def create_connection(self, protocol_factory: Callable[[], Any], *address: Any, sock: Any) -> Any:  # type: ignore[override]
+        """Return the transport and the protocol of a virtual socket."""
+        protocol = protocol_factory()
+        return sock.connect(self, protocol), protocol
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Call a function in a virtual thread."""

@@ -1,0 +1,62 @@
+"""Bugs of child processes, put back or made, to show that their rules find them."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+from milepost.worker.child_main import Child
+from milepost.worker.process_pool import ChildProcess
+from tests.simulation.known_bugs import Patches, bug
+
+
+@bug(
+    "ignored early stop",
+    "a child ignores the stop of a run whose code it still imports, and SIGTERM ends the code",
+    "signal-follows-notice",
+)
+def _ignored_early_stop() -> Patches:
+    stop = Child._stop
+    return [mock.patch.object(Child, "_stop", lambda self, message: self._run and stop(self, message))]
+
+
+@bug("idle child", "a job is charged with the death of an idle child that was to run it", "crash-has-its-child")
+def _idle_child() -> Patches:
+    always_new = property(lambda self: 0, lambda self, value: None)
+    return [mock.patch.object(ChildProcess, "jobs", always_new, create=True)]
+
+
+@bug("importing orphan", "a child whose worker ends while it imports the code of its job runs the job", "orphan-ends")
+def _importing_orphan() -> Patches:
+    end_with_parent = Child._end_with_parent
+
+    def end_if_begun(self: Any) -> None:
+        self._has_work = self._run is not None
+        end_with_parent(self)
+
+    return [mock.patch.object(Child, "_end_with_parent", end_if_begun)]
+
+
+@bug(
+    "lost last message",
+    "what a child has sent is not read if its exit is noticed first",
+    "child-outcome-is-recorded",
+)
+def _lost_last_message() -> Patches:
+    receive = ChildProcess.receive
+
+    async def receive_if_alive(self: Any) -> Any:
+        message = await receive(self)
+        return None if self.died.done() else message
+
+    return [mock.patch.object(ChildProcess, "receive", receive_if_alive)]
+
+
+@bug("unseen death", "a worker does not notice the death of its child", "child-crash-is-recorded")
+def _unseen_death() -> Patches:
+    return [mock.patch.object(ChildProcess, "_on_death")]
+
+
+@bug("no kill", "a child that ignores its stop is not killed", "deaf-child-is-killed")
+def _no_kill() -> Patches:
+    return [mock.patch.object(ChildProcess, "kill")]
