@@ -187,7 +187,8 @@ class Children:
     def spawn(self, command: list[str], **options: Any) -> SimpleNamespace:
         """Start a child. Raises OSError."""
         parent = self.world.process()
-        if self.choose(f"no child:{parent.name}", 2, SPAWN_FAILS):
+        refused = self.choose(f"no child:{parent.name}", 3, SPAWN_FAILS)
+        if refused == 1:
             self.world.note(f"{parent.name}: no child process can be started")
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         child = VirtualChild(self, parent, command[4:])
@@ -198,7 +199,14 @@ class Children:
         child.ready_at = self.world.now + int(SPAWN_SECONDS[slow] * 1e6)
         self._delay(child, SPAWN_SECONDS[slow])
         self.world.post(SPAWN_SECONDS[slow] * 1e6, lambda: child.start(child.run_main), child)
-        return SimpleNamespace(pid=child.pid, returncode=None)
+        parent.memory["has_no_thread"] = refused == 2
+        return SimpleNamespace(pid=child.pid, returncode=None, kill=lambda: child.end(-signal.SIGKILL), wait=bool)
+
+    def thread(self, **options: Any) -> Any:
+        """Return the thread that waits for a child. Raises RuntimeError."""
+        if self.world.process().memory["has_no_thread"]:
+            raise RuntimeError("can't start new thread")
+        return child_protocol.threading.Thread(**options)
 
     def _delay(self, child: VirtualChild, seconds: float) -> None:
         """Expect less of a child that something slow happens to, and its worker to begin jobs late."""
@@ -352,6 +360,7 @@ class Children:
         )
         patches = [
             (process_pool, "os", Module(process_pool.os, **for_pool)),
+            (process_pool, "threading", Module(process_pool.threading, Thread=self.thread)),
             (process_pool, "socket", Module(process_pool.socket, socketpair=self.socket_pair)),
             (process_pool, "subprocess", Module(process_pool.subprocess, Popen=self.spawn)),
             (

@@ -1,4 +1,4 @@
-"""Child processes that are stopped, or lose their worker, while they import the code of their job."""
+"""Child processes that cannot be started, or are stopped or lose their worker while they import the code of their job."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
-from milepost.worker import process_execution
+from milepost.worker import process_execution, process_pool
 from milepost.worker.child_protocol import encode_frame
 from milepost.worker.process_pool import ChildProcess
 from tests.waiting import PATIENCE, until
+from tests.worker import application
 from tests.worker.application import lines
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import ended
@@ -84,6 +88,25 @@ def test_stop_during_import_reaches_code(make_jobs: MakeJobs, log: Path, monkeyp
     assert found.receipt is not None
     assert (found.status, found.receipt.confirmed) == ("cancelled", True)
     assert found.receipt.how in ("never_started", "cooperative")  # the import may end before the child reads the stop
+
+
+def test_child_without_thread_is_not_used(make_jobs: MakeJobs, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: if the system refused the thread that waits for a child, its job ran for ever without a process."""
+    refused: list[str] = []
+
+    def thread(**options: Any) -> threading.Thread:
+        if not refused:
+            refused.append(options["name"])
+            raise RuntimeError("can't start new thread")
+        return threading.Thread(**options)
+
+    monkeypatch.setattr(process_pool, "threading", SimpleNamespace(Thread=thread))
+    jobs = make_jobs()
+    jobs.handlers.add(application.isolated)
+    with jobs.run_workers():
+        job = ended(jobs, jobs.submit(application.isolated, "return"))
+    assert (job.status, job.attempt, job.crashes) == ("completed", 1, 0)
+    assert not psutil.pid_exists(int(refused[0].rpartition("-")[2]))
 
 
 def test_child_without_death_signal_ends_with_worker_during_import(log: Path) -> None:

@@ -67,7 +67,13 @@ class ChildProcess:
         self._writer: asyncio.StreamWriter | None = None
         self._length: int | None = None
         """The length of the message that is being received."""
-        threading.Thread(target=self._wait, name=f"milepost-child-{self.pid}", daemon=True).start()
+        try:
+            threading.Thread(target=self._wait, name=f"milepost-child-{self.pid}", daemon=True).start()
+        except RuntimeError as error:  # the system may refuse a thread, too
+            self._end.close()
+            self._process.kill()
+            self._process.wait()
+            raise OSError(f"no thread for the child process: {error}") from error
 
     async def connect(self) -> None:
         """Open the connection for `send` and `receive`."""
