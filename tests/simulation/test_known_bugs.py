@@ -75,7 +75,7 @@ FOUND = {
     "one slot more": 4,
     "one job more": 3,
     "ignored early stop": 80,
-    "idle child": 10,
+    "idle child": 80,
     "importing orphan": 80,
     "lost last message": 130,
     "unseen death": 20,
