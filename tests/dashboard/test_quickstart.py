@@ -35,12 +35,12 @@ class Quickstart:
         self.environment = {**environment, "MILEPOST_URL": url, "PYTHONPATH": f"{folder}:{ROOT}"}
         page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
         track, app, submit = [(code, title) for language, code, title in blocks(page) if language == "python"]
-        assert (track[1], app[1], submit[1]) == (None, "app.py", None)
+        assert (track[1], app[1], submit[1]) == ("first.py", "app.py", None)
         manager = STORES["redis" if url.startswith("redis") else "sqlite"].format(url=url)
         code = track[0].replace('SQLiteJobManager("jobs.db")', manager)
         assert manager in code
         imported = manager.partition("(")[0]
-        (folder / "track.py").write_text(code.replace("import SQLiteJobManager", f"import {imported}"))
+        (folder / "first.py").write_text(code.replace("import SQLiteJobManager", f"import {imported}"))
         (folder / "app.py").write_text(app[0])
         (folder / "submit.py").write_text(submit[0])
 
@@ -99,7 +99,7 @@ def test_each_place_shows_the_same_line_of_a_quickstart_job(
     place: tuple[Quickstart, LiveServer], opened: Opened
 ) -> None:
     scripts, server = place
-    scripts.run(sys.executable, "track.py")
+    scripts.run(sys.executable, "first.py")
     scripts.run(sys.executable, "submit.py")
     with scripts.worker():
         submitted = scripts.milepost("submit", "reindex", "index=docs", "pause=3600")
