@@ -102,7 +102,7 @@ def test_message_is_progress_only_if_nothing_is_counted() -> None:
 
 def test_min_silence_is_setting() -> None:
     assert Settings.from_environment({"MILEPOST_STALLED": "5m"}).stalled == 300
-    with pytest.raises(InvalidInputError, match="^stalled: "):
+    with pytest.raises(InvalidInputError, match=r"^stalled: "):
         Settings(stalled=0)
 
 
