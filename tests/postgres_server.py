@@ -21,8 +21,8 @@ import pytest
 from tests.services import free_port, need
 
 OTHER_POSTGRES = [
-    pytest.param(name, marks=[pytest.mark.slow, pytest.mark.service(name)])
-    for name in ("postgresql-15", "postgresql-18")
+    pytest.param("postgresql-15", marks=[pytest.mark.slow, pytest.mark.service("postgresql-15")]),
+    pytest.param("postgresql-18", marks=[pytest.mark.slow, pytest.mark.service("postgresql-18")]),
 ]
 """The oldest supported version, and the newest."""
 on_each_postgres = pytest.mark.parametrize(

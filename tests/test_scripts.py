@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts.install_services import named
+
+from tests.services import SERVICES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -167,3 +170,8 @@ def test_size_counts_files_and_statements(tmp_path: Path) -> None:
         ["SQL", "and", "Lua", "files", "2"],
         ["files", "over", "400", "lines", "1"],
     ]
+
+
+def test_every_service_is_installed_for_tests_that_name_it() -> None:
+    """Regression: a marker made in a loop was not found, and the tests of PostgreSQL 15 and 18 had no server."""
+    assert named() == set(SERVICES)
