@@ -76,6 +76,11 @@ LOST = Attempt(1, "w1", NOON, NOON)
         ({"cursors": {"Embed": {"n": 4, "of": 9000}}}, (LOAD, EMBED), " · resumes Embed after 4 of 9,000 chunks"),
         ({"cursors": {"Embed": {"n": 4, "of": 9}}}, (LOAD, EMBED), " · resumes Embed after 4 of 9 items"),
         ({"cursors": {"items": {"n": 1}}}, (Stage("items"),), " · resumes after 1 item"),
+        (
+            {"cursors": {"Copy": {"n": 2_500_000, "of": 9_000_000}}},
+            (Stage("Copy", total=9_000_000, unit="byte"),),
+            " · resumes Copy after 2.5 MB of 9.0 MB",
+        ),
         ({"cursors": {"a secret": {"n": 2, "of": 9}}}, (), " · resumes after 2 of 9 items"),
         ({"cursors": {"Load": {"n": 4, "of": 4}}, "state": {"x": {"n": 1}}}, (), " · resumes after 1 item"),
         (

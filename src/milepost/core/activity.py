@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.core.placement import later_start
 from milepost.core.resume import repeated, unfinished_loop
+from milepost.core.values import Stage
 
 if TYPE_CHECKING:
     from milepost.core.job import Job
-    from milepost.core.values import MemberCounts, Receipt, Stage, WaitingFor
+    from milepost.core.values import MemberCounts, Receipt, WaitingFor
 
 
 IRREGULAR = {"child": "children", "person": "people", "index": "indexes"}
@@ -197,8 +198,9 @@ def _pending(job: Job) -> str:
         asked = f"Waiting for an answer to question {key} and for its children" if key else "Waiting for its children"
         return asked + ("" if counts is None else f": {members_text(counts)}")
     text = waiting_text(waits, job.updated_at or job.created_at)
-    is_said = waits is not None and waits.code == "paused_job"
-    return text if is_said or not is_between_runs(job) else " · ".join(filter(None, (text, _next_run(job))))
+    if not is_between_runs(job) or (waits is not None and waits.code == "paused_job"):  # its text says what it repeats
+        return text
+    return " · ".join(filter(None, (text, _next_run(job))))
 
 
 def is_between_runs(job: Job) -> bool:
@@ -227,8 +229,7 @@ def _resumes(job: Job, name: str, done: int, total: int | None) -> str:
     stage = next((stage for stage in job.stages if stage.name == name), None)
     named = "" if stage is None or name == LOOP_STAGE else f" {name}"
     unit = stage.unit if stage is not None and stage.total == total else "item"
-    of = plural(done, unit) if total is None else f"{number(done)} of {plural(total, unit)}"
-    return f"resumes{named} after {of}"
+    return f"resumes{named} after {counted(Stage(name, done=done, total=total, unit=unit)) or plural(done, unit)}"
 
 
 def _running(job: Job) -> str:
