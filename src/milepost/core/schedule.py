@@ -13,7 +13,7 @@ from typing import Any, Literal
 from milepost.core.errors import InvalidInputError, ScheduleNotFoundError
 from milepost.core.placement import AFTER
 from milepost.core.record import BY_NAME, OPTIONS
-from milepost.core.serialization import US, single_line, to_micros
+from milepost.core.serialization import US, single_line, to_micros, wrong_type
 
 CatchUp = Literal["last", "none", "all"]
 Overlap = Literal["skip", "queue", "allow"]
@@ -173,9 +173,7 @@ PUBLIC = tuple(name for name in Schedule.__dataclass_fields__ if name not in ("f
 def schedule_key(name: str) -> str:
     """Return the key of the schedule of a name. Raises ScheduleNotFoundError for a name that none can have."""
     if not isinstance(name, str):
-        raise InvalidInputError(
-            "name", f"{single_line(repr(name), 80)} is a {type(name).__name__}; pass the name of a schedule"
-        )
+        raise wrong_type("name", name, "; pass the name of a schedule")
     if not _NAME.match(name):
         raise ScheduleNotFoundError(single_line(name, 200))
     return SCHEDULES + name

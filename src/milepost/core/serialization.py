@@ -13,6 +13,7 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from decimal import Decimal
@@ -211,6 +212,11 @@ def single_line(text: object, limit: int = MESSAGE_BYTES) -> str:
     return truncate(shown, limit)
 
 
+def wrong_type(field: str, value: object, rest: str, limit: int = 80) -> InvalidInputError:
+    """Return the error for a value of a wrong type: what it is, and the `rest` of the sentence, with the remedy."""
+    return InvalidInputError(field, f"{single_line(repr(value), limit)} is a {type(value).__name__}{rest}")
+
+
 def safe_str(value: object) -> str:
     """Return `str(value)`, or a description if that raises."""
     try:
@@ -276,9 +282,7 @@ def may_be_id(job_id: object) -> TypeGuard[str]:
     """Return whether a job can have this id. Raises InvalidInputError for what is no text, such as a Job; None is no id."""
     if job_id is not None and not isinstance(job_id, str):
         remedy = "pass its job_id" if hasattr(job_id, "job_id") else "pass the id of a job"
-        raise InvalidInputError(
-            "job_id", f"{single_line(repr(job_id), 80)} is a {type(job_id).__name__}, not a str; {remedy}"
-        )
+        raise wrong_type("job_id", job_id, f", not a str; {remedy}")
     return is_id(job_id)
 
 
@@ -372,6 +376,7 @@ def seconds(value: Duration, field: str) -> float:
 
     Raises InvalidInputError for anything else, and for negative or infinite durations.
     """
+    number: float | None = None
     if isinstance(value, timedelta):
         number = value.total_seconds()
     elif isinstance(value, bool):
@@ -386,13 +391,9 @@ def seconds(value: Duration, field: str) -> float:
         if _DURATIONS.match(text):
             number = sum(float(n) * _UNITS[u] for n, u in _DURATION.findall(text))
         else:
-            try:
+            with suppress(ValueError):
                 number = float(text)
-            except ValueError:
-                raise InvalidInputError(
-                    field, f"{value!r:.40} is not a duration; use 90, '90s', '2h' or '1h30m'"
-                ) from None
-    else:
+    if number is None:
         raise InvalidInputError(field, f"{value!r:.40} is not a duration; use 90, '90s', '2h' or '1h30m'")
     if not math.isfinite(number) or not 0 <= number <= 100 * 366 * 86400:
         raise InvalidInputError(field, f"{value!r:.40} must be between 0 and 100 years")

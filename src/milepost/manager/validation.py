@@ -37,6 +37,7 @@ from milepost.core.serialization import (
     to_micros,
     validate_job_type,
     validate_labels,
+    wrong_type,
 )
 from milepost.core.transitions import plan_create
 from milepost.core.transitions.change import Change
@@ -235,18 +236,14 @@ def query_of(query: Query | Filter | str | None, now: int) -> Query:
 
 def query_error(query: object) -> InvalidInputError:
     """Return the error for what is no query."""
-    return InvalidInputError(
-        "query",
-        f"{single_line(repr(query), 60)} is a {type(query).__name__}; pass a filter such as 'status:failed type:load'",
-    )
+    return wrong_type("query", query, "; pass a filter such as 'status:failed type:load'", 60)
 
 
 def id_of(job: Job | str) -> str:
     """Return the id of a job that a caller gave as a Job or by its id. Raises InvalidInputError."""
     found = job if isinstance(job, str) else getattr(job, "job_id", None)
     if not isinstance(found, str):
-        given = f"{single_line(repr(job), 80)} is a {type(job).__name__}"
-        raise InvalidInputError("job", f"{given}; pass a Job or the id of one")
+        raise wrong_type("job", job, "; pass a Job or the id of one")
     return found
 
 
