@@ -7,7 +7,7 @@ from milepost.core.placement import is_orphan
 from milepost.core.transitions.table import LOST_PARENT
 from milepost.core.values import RetryCheck
 from milepost.manager.validation import rejection_error
-from milepost.run.usage import budget_error, budgets_in_the_way
+from milepost.run.usage import blocking_budgets, budget_error
 from milepost.stores.protocol import Select, Store, WriteResult
 from milepost.stores.query import existing_job
 
@@ -57,7 +57,7 @@ async def _newer_of_key(store: Store, job: Job) -> str | None:
 
 async def _spent_budget(store: Store, job: Job) -> RetryCheck | None:
     """Return a budget that keeps the job from starting and that no answer raises: its own, or that of a job above it."""
-    spent = await budgets_in_the_way(store, job.job_id, job.record)
+    spent = await blocking_budgets(store, job.job_id, job.record)
     for holder, overrun in spent.items():
         root = await store.get(holder) if overrun.asks and holder != job.job_id else None
         if not overrun.asks or (root is not None and root.is_terminal):

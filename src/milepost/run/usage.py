@@ -220,7 +220,7 @@ async def stop_runs_over_budget(store: Store, runs: Iterable[Run]) -> None:
                 run._over_budget = _stop_of(run, holder, overrun)
 
 
-async def budgets_in_the_way(
+async def blocking_budgets(
     store: Store, job_id: str, record: Mapping[str, str], *, own: bool = True
 ) -> dict[str, Overrun]:
     """Return the jobs whose budgets keep a run of a job from starting, because they are exceeded; `own`: also the job itself.
@@ -239,5 +239,5 @@ async def refusal_at_start(store: Store, run: Run) -> BudgetExceededError | Budg
     """Return what keeps a run from starting because a budget is exceeded, or None."""
     record = run._job.record
     is_fresh = "segments" not in record and record.get("attempt") == "1"
-    spent = await budgets_in_the_way(store, run.job_id, record, own=not is_fresh)
+    spent = await blocking_budgets(store, run.job_id, record, own=not is_fresh)
     return next((_stop_of(run, holder, overrun) for holder, overrun in spent.items()), None)
