@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from milepost.core.serialization import from_json
-from milepost.core.values import LARGE_MARK
+from milepost.core.values import LargeValue
 
 Cursors = Mapping[str, Mapping[str, Any]]
 
@@ -51,7 +51,7 @@ def _is_over(cursor: Mapping[str, Any]) -> bool:
 
 def _is_apart(record: Mapping[str, str]) -> bool:
     """Return whether cursors are stored apart, because they are large; those of a plain loop never are."""
-    return any(record.get(name, "")[:1] == LARGE_MARK for name in KEPT)
+    return any(LargeValue.read(record.get(name, "")) is not None for name in KEPT)
 
 
 def _cursors(record: Mapping[str, str]) -> Cursors:
