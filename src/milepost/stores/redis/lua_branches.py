@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from milepost.core.placement import BLAME_ENDS, BLAME_OTHER
+from milepost.core.placement import BLAME_BYTES, BLAME_ENDS, BLAME_OTHER
 from milepost.core.record_codec import LARGE, LARGE_BYTES, short_name
 from milepost.core.transitions.change import Branch, Const, Field, Guard, Operation, Part
 from milepost.core.transitions.operations import ENTRIES_BYTES
@@ -40,7 +40,7 @@ def quoted(text: str) -> str:
 
 
 _ENDS = ", ".join(f"[{quoted(status)}] = {quoted(words)}" for status, words in BLAME_ENDS.items())
-_BLAME = f"groups().blame(failed, {{{_ENDS}}}, {quoted(BLAME_OTHER)})"
+_BLAME = f"groups().blame(failed, {{{_ENDS}}}, {quoted(BLAME_OTHER)}, {BLAME_BYTES})"
 """The words on the member `failed`."""
 _START = ("held", "wait_groups", "wake_at", "not_before")
 """The arguments of `starts_at`."""

@@ -72,38 +72,39 @@ local function groups()
     return not parent or string.find(statuses, '|' .. parent.s .. '|', 1, true) ~= nil
   end
 
+  -- The values of fields of the record of a stored id, and whether it is in the form of ended records.
+  local function read(id, ...)
+    local got = redis.pcall('HMGET', root .. 'j:' .. id, ...)
+    if not got.err then return got, false end
+    local text, found = redis.pcall('GET', root .. 'j:' .. id), {}
+    if type(text) ~= 'string' then return found, true end
+    for i, name in ipairs({...}) do found[i] = string.match(text, '\n' .. name .. '=([^\n]*)') end
+    return found, true
+  end
+
   -- Why a member of a group did not do its work, as `blame_text` of `milepost.core.placement`: with the words for the status
-  -- in which it ended, else `otherwise`.
-  function G.blame(id, ends, otherwise)
-    local got = redis.pcall('HMGET', root .. 'j:' .. stored(id), 's', 't', 'e', 'failed_member')
-    if got.err then
-      local text = redis.pcall('GET', root .. 'j:' .. stored(id))
-      if type(text) ~= 'string' then text = '' end
-      for i, name in ipairs({'s', 't', 'e', 'failed_member'}) do got[i] = string.match('\n' .. text, '\n' .. name .. '=([^\n]*)') end
-    end
-    local status, job_type, failure = got[1], got[2] or '', got[3] or nil
+  -- in which it ended, else `otherwise`; its error is cut after `most` bytes.
+  function G.blame(id, ends, otherwise, most)
+    local got = read(stored(id), 's', 't', 'e', 'failed_member')
+    local status, job_type, failure = got[1], got[2] or '', got[3] or ''
     if not status then return 'job ' .. id .. ' was deleted' end
-    if got[4] and failure then return failure end
+    if got[4] and got[3] then return failure end
     local how = ends[status] or otherwise
-    if string.sub(how, -2) == ': ' and (failure or '') == '' then
-      how = string.sub(how, 1, -3)
-    elseif string.sub(how, -2) == ': ' then
-      if #failure > 200 then
-        local kept, after = string.sub(failure, 1, 200), string.byte(failure, 201)
+    if string.sub(how, -2) == ': ' then
+      if #failure > most then
+        local kept, after = string.sub(failure, 1, most), string.byte(failure, most + 1)
         if after >= 128 and after < 192 then kept = string.gsub(kept, '[\192-\255][\128-\191]*$', '') end
         failure = kept .. '\226\128\166'
       end
-      how = how .. failure
+      how = failure == '' and string.sub(how, 1, -3) or how .. failure
     end
     return job_type .. ' ' .. how .. ' (job ' .. id .. ')'
   end
 
   -- The status of a record, nil if there is none, and whether it has ended.
   local function status_of(id)
-    local got = redis.pcall('HMGET', root .. 'j:' .. id, 's', 'z')
-    if not got.err then return got[1] or nil, got[2] and got[2] ~= '' end
-    local text = redis.pcall('GET', root .. 'j:' .. id)
-    return type(text) == 'string' and string.match(text, '\ns=([^\n]*)') or nil, true
+    local got, is_packed = read(id, 's', 'z')
+    return got[1] or nil, is_packed or (got[2] and got[2] ~= '')
   end
 
   local function is_ended(id)
