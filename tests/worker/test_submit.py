@@ -70,6 +70,13 @@ def test_parameters_are_checked_before_any_write(jobs: Jobs) -> None:
     assert jobs.count_jobs() == 0
 
 
+def test_parameters_of_a_submit_by_name_are_refused_with_the_remedy(jobs: Jobs) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"index: is not an option .*; a submit by name takes one dict .*; options: "
+    ):
+        jobs.submit("reindex", index="docs")  # type: ignore[call-arg]
+
+
 def test_submit_by_name_uses_published_schema(make_jobs: MakeJobs, url: str) -> None:
     if url == "memory://":
         pytest.skip("another process cannot share the memory of this one")

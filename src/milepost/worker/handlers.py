@@ -85,11 +85,11 @@ class HandlerOptions(TypedDict, total=False):
 OPTIONS = frozenset(SubmitOptions.__annotations__)
 
 
-def validate_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a submit. Raises InvalidInputError for an unknown or invalid one."""
+def validate_options(options: Mapping[str, Any], remedy: str = "") -> dict[str, Any]:
+    """Return the options of a submit. Raises InvalidInputError for an unknown one, with the remedy, or an invalid one."""
     for name in options:
         if name not in OPTIONS:
-            raise InvalidInputError(name, f"is not an option of submit; options: {', '.join(sorted(OPTIONS))}")
+            raise InvalidInputError(name, f"is not an option of submit{remedy}; options: {', '.join(sorted(OPTIONS))}")
     if options.get("on_duplicate") not in (None, "return", "refuse", "supersede"):
         raise InvalidInputError(
             "on_duplicate", f"{options['on_duplicate']!r:.40} must be 'return', 'refuse' or 'supersede'"

@@ -21,6 +21,7 @@ from milepost.worker.registry import JobType, announce, published_type, read_typ
 
 CACHE_SECONDS = 5.0
 """Seconds for which a published type is not read again."""
+ONE_DICT = 'a submit by name takes one dict of parameters: submit("name", {"index": 1})'
 
 
 class Submission(NamedTuple):
@@ -132,10 +133,8 @@ class SubmissionBuilder:
         """Return one validated submit, in any of its three forms. Raises InvalidInputError, UnknownJobTypeError."""
         if isinstance(target, str):
             if len(args) > 1:
-                raise InvalidInputError(
-                    "params", 'a submit by name takes one dict of parameters: submit("name", {"index": 1})'
-                )
-            params, chosen = json_object(args[0] if args else None, "params"), validate_options(kwargs)
+                raise InvalidInputError("params", ONE_DICT)
+            params, chosen = json_object(args[0] if args else None, "params"), validate_options(kwargs, f"; {ONE_DICT}")
             known = await self._named(target)
         else:
             handler, chosen = _configured(target)
