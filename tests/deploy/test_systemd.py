@@ -30,5 +30,10 @@ def test_unit_restarts_worker_however_often_it_exits(unit: ConfigParser) -> None
 
 def test_unit_waits_longer_than_grace(unit: ConfigParser) -> None:
     """A worker that is killed within its grace gives no job back."""
-    assert unit["Service"]["KillSignal"] == "SIGTERM"
+    assert unit["Service"].get("KillSignal", "SIGTERM") == "SIGTERM"
     assert float(unit["Service"]["TimeoutStopSec"]) >= 2 * defaults.GRACE
+
+
+def test_unit_sends_sigterm_to_worker_alone(unit: ConfigParser) -> None:
+    """By default systemd sends SIGTERM to child processes too, and a deploy ended the jobs in them as crashed."""
+    assert unit["Service"]["KillMode"] == "mixed"
