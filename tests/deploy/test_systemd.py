@@ -35,5 +35,5 @@ def test_unit_waits_longer_than_grace(unit: ConfigParser) -> None:
 
 
 def test_unit_sends_sigterm_to_worker_alone(unit: ConfigParser) -> None:
-    """By default systemd sends SIGTERM to child processes too, and a deploy ended the jobs in them as crashed."""
+    """By default systemd sends SIGTERM to the programs that handlers have started too, and their jobs fail."""
     assert unit["Service"]["KillMode"] == "mixed"

@@ -20,6 +20,16 @@ def _ignored_early_stop() -> Patches:
     return [mock.patch.object(Child, "_stop", lambda self, message: self._run and stop(self, message))]
 
 
+@bug(
+    "foreign SIGTERM",
+    "a child is ended by a SIGTERM that its worker has not sent",
+    "only-worker-terminates",
+)
+def _foreign_sigterm() -> Patches:
+    always = property(lambda self: True, lambda self, value: None)
+    return [mock.patch.object(Child, "_is_terminated", always, create=True)]
+
+
 @bug("idle child", "a job is charged with the death of an idle child that was to run it", "crash-has-its-child")
 def _idle_child() -> Patches:
     always_new = property(lambda self: 0, lambda self, value: None)

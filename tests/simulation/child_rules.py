@@ -19,6 +19,7 @@ CHILD_RULES = {
     "crash-has-its-child": "P2: a crash is charged to the job whose code a child ran when it died, once, and to no other job",
     "deaf-child-is-killed": "P4: a child that ignores its stop is killed after the grace period",
     "orphan-ends": "P3: a child ends soon after its worker",
+    "only-worker-terminates": "P4: a SIGTERM that its worker has not sent ends no code in a child while the worker lives",
     "signal-follows-notice": "P4: the code in a child is notified of its stop before a signal interrupts it",
 }
 RECORDED_WITHIN = 9.0
@@ -121,6 +122,9 @@ class ChildRules:
         """Expect that the crash of a child is recorded. Called in its last moment."""
         self._rules.on_crash(child)
         tokens = self._jobs.get(child, [])
+        is_foreign = child.status == -signal.SIGTERM and child not in self._killed
+        if is_foreign and child.parent.is_alive and (not tokens or tokens[-1] not in self._ended):
+            self._fail("only-worker-terminates", f"{child.name} has ended by a SIGTERM that its worker has not sent")
         if tokens and tokens[-1] not in self._ended | self._stopped and child.parent.is_alive:
             self._expect_record("child-crash-is-recorded", child, tokens[-1], f"{child.name} has died")
 

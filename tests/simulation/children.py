@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from unittest import mock
 import milepost.run.context
 from milepost.worker import child_main, child_protocol, process_pool
 from milepost.worker.event_loop import _of_run
+from tests.simulation.child_signals import BLOCKED, ChildSignals
 from tests.simulation.child_socket import SocketEnd, VirtualFile
 from tests.simulation.seams import Module, Waits
 from tests.simulation.world import Process, VirtualLoop, WorldOver
@@ -53,7 +55,7 @@ class VirtualChild(Process):
         super().__init__(children.world, f"{parent.name}.{parent.pid % 100}.{number}")
         self.arguments = arguments
         self.memory["worker"] = parent.memory["worker"]
-        self.handlers: dict[int, Any] = {}
+        self.signals = ChildSignals(self)
         self.status: int | None = None
         """How it ended: its exit code, or the negative number of a signal."""
         self.ready_at = 0
@@ -106,16 +108,9 @@ class VirtualChild(Process):
         if number == signal.SIGKILL:
             self.end(-number)
         elif self.world.current is not None and self.world.current.process is self:
-            self._take(number)
+            self.signals.take(number)
         else:
-            self.world.post(0, partial(self._take, number), self)
-
-    def _take(self, number: int) -> None:
-        handler = self.handlers.get(number, signal.SIG_DFL)
-        if handler is signal.SIG_DFL:
-            self.end(-number)
-        elif handler is not signal.SIG_IGN:
-            self.world.interrupt(self.threads[0], partial(handler, number, None))
+            self.world.post(0, partial(self.signals.take, number), self)
 
     def end(self, status: int) -> None:
         """Exit, or be killed by a signal; if this process is the current one, this does not return."""
@@ -201,6 +196,12 @@ class Children:
         self.world.post(SPAWN_SECONDS[slow] * 1e6, lambda: child.start(child.run_main), child)
         parent.memory["has_no_thread"] = refused == 2
         return SimpleNamespace(pid=child.pid, returncode=None, kill=lambda: child.end(-signal.SIGKILL), wait=bool)
+
+    def block(self, how: int, numbers: Iterable[int]) -> Any:
+        """Block signals, or set those that are blocked; return those that were."""
+        memory = self.world.process().memory
+        before, memory[BLOCKED] = memory.get(BLOCKED, frozenset()), frozenset(numbers)
+        return before
 
     def thread(self, **options: Any) -> Any:
         """Return the thread that waits for a child. Raises RuntimeError."""
@@ -352,6 +353,10 @@ class Children:
             "pwrite": lambda file, data, at: self.descriptors[file].write_at(data, at),
             "ftruncate": lambda file, size: self.descriptors[file].truncate(size),
         }
+        for_signals = {
+            "signal": lambda number, handler: self.current().signals.handle(number, handler),
+            "pthread_sigmask": lambda how, numbers: self.current().signals.unblock(how, numbers),
+        }
         find = child_main.find_handler
         select = lambda readers, writers, others, timeout: (  # noqa: E731
             [one for one in readers if one.wait_until_readable(timeout)],
@@ -363,13 +368,10 @@ class Children:
             (process_pool, "threading", Module(process_pool.threading, Thread=self.thread)),
             (process_pool, "socket", Module(process_pool.socket, socketpair=self.socket_pair)),
             (process_pool, "subprocess", Module(process_pool.subprocess, Popen=self.spawn)),
-            (
-                process_pool,
-                "tempfile",
-                Module(process_pool.tempfile, TemporaryFile=lambda prefix: VirtualFile(self)),
-            ),
+            (process_pool, "tempfile", Module(tempfile, TemporaryFile=lambda prefix: VirtualFile(self))),
             (child_main, "os", Module(child_main.os, **for_child)),
-            (child_main, "signal", Module(signal, signal=lambda number, handler: self._handle(number, handler))),
+            (process_pool, "signal", Module(signal, pthread_sigmask=self.block)),
+            (child_main, "signal", Module(signal, **for_signals)),
             (child_main, "socket", Module(child_main.socket, socket=lambda fileno: self.descriptors[fileno])),
             (child_main, "sys", _Arguments(self)),
             (child_main, "faulthandler", Module(child_main.faulthandler, enable=lambda **options: None)),
@@ -383,9 +385,6 @@ class Children:
             for module, name, value in patches:
                 stack.enter_context(mock.patch.object(module, name, value))
             yield
-
-    def _handle(self, number: int, handler: Any) -> None:
-        self.current().handlers[number] = handler
 
 
 class _Arguments(Module):

@@ -75,6 +75,7 @@ FOUND = {
     "one slot more": 4,
     "one job more": 3,
     "ignored early stop": 80,
+    "foreign SIGTERM": 20,
     "idle child": 80,
     "importing orphan": 80,
     "lost last message": 130,

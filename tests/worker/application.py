@@ -157,6 +157,42 @@ def _closes(run: Run, secret: str) -> None:
     time.sleep(60)
 
 
+def _signalled(run: Run, secret: str) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)  # any process but its worker may be the sender
+    note("continues")
+    time.sleep(60)
+
+
+def _signalled_after_stop(run: Run, secret: str) -> None:
+    while not run.cancelled:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    note("continues")
+    run.check()
+
+
+def _handles(run: Run, secret: str) -> None:
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
+    note("handles SIGTERM")
+    ended.wait(60)
+    note("handled SIGTERM")
+    run.check()
+
+
+def _forks(run: Run, secret: str) -> int:
+    end, its_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(its_end, b"1")  # Python drops signals of its first moment
+        time.sleep(60)
+        os._exit(0)
+    os.read(end, 1)
+    os.kill(pid, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def _leaves(run: Run, secret: str) -> None:
     """Leave a thread behind, which writes a checkpoint when another job runs here."""
 
@@ -199,6 +235,10 @@ _DOES = {
     "memory": _memory,
     "again": _again,
     "closes": _closes,
+    "signalled": _signalled,
+    "signalled after stop": _signalled_after_stop,
+    "handles": _handles,
+    "forks": _forks,
     "leaves": _leaves,
     "meets": _meets,
     "raise": _raise,

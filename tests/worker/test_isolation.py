@@ -205,13 +205,40 @@ def test_timeout_stops_child_and_fails_job(jobs: Jobs) -> None:
     assert (job.status, job.failure.kind, job.error) == ("failed", "timeout", "timeout of 0.5 s exceeded")
 
 
-def test_foreign_sigterm_is_a_crash(jobs: Jobs, log: Path) -> None:
+def test_foreign_signals_leave_code_to_worker(jobs: Jobs, log: Path) -> None:
+    """Regression: a supervisor that signalled all processes ended the child, and its job counted as crashed."""
     with jobs.run_workers():
-        job = jobs.submit(application.isolated.options(on_lost="fail"), "sleep")
-        os.kill(int(noted(log, "isolated sleep")), signal.SIGTERM)
+        job = jobs.submit(application.isolated.options(on_lost="fail"), "signalled")
+        noted(log, "continues")
+        jobs.cancel_job(job.job_id)
         found = ended(jobs, job)
-    assert found.failure is not None
-    assert (found.status, found.failure.kind, found.failure.exit_signal) == ("failed", "killed", "SIGTERM")
+    assert found.receipt is not None
+    assert (found.status, found.receipt.how) == ("cancelled", "terminated")
+
+
+def test_foreign_sigterm_after_stop_lets_code_end_by_itself(patient_jobs: Jobs, log: Path) -> None:
+    jobs = patient_jobs
+    with jobs.run_workers():
+        job = jobs.submit(application.isolated, "signalled after stop")
+        noted(log, "isolated signalled after stop")
+        jobs.cancel_job(job.job_id)
+        found = ended(jobs, job)
+    assert found.receipt is not None
+    assert (found.receipt.how, lines(log)[-1]) == ("cooperative", "continues")
+
+
+def test_sigterm_handler_of_code_is_called(jobs: Jobs, log: Path) -> None:
+    with jobs.run_workers():
+        job = jobs.submit(application.isolated, "handles")
+        noted(log, "handles SIGTERM")
+        jobs.cancel_job(job.job_id)
+        assert ended(jobs, job).status == "cancelled"
+    assert lines(log)[-1] == "handled SIGTERM"
+
+
+def test_sigterm_ends_process_that_code_has_forked(jobs: Jobs) -> None:
+    with jobs.run_workers():
+        assert ended(jobs, jobs.submit(application.isolated, "forks")).result == -signal.SIGTERM
 
 
 def test_drain_returns_jobs_of_children_uncharged(patient_jobs: Jobs, log: Path) -> None:

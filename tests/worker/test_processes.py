@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
 from milepost import Jobs
@@ -264,3 +265,17 @@ def test_two_workers_of_one_process_are_one_crash(workers: Workers, jobs: Jobs) 
     for job_id in ids:
         done = jobs.wait(job_id, PATIENCE)
         assert (done.status, done.result, done.crashes) == ("completed", 40, 0)
+
+
+def test_sigterm_to_all_processes_gives_isolated_jobs_back(workers: Workers, jobs: Jobs) -> None:
+    """Regression: systemd sends it to all processes of a unit by default, and each deploy charged these jobs with a crash."""
+    first = workers.start(MILEPOST_GRACE="60")
+    job = jobs.enqueue("isolated", {"what": "tidy"})
+    workers.noted("tidy is looping")
+    everyone = [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]
+    assert len(everyone) > 1
+    for process in everyone:  # the child first: its worker has not told it anything
+        process.send_signal(signal.SIGTERM)
+    assert first.wait(PATIENCE) == 0
+    released = current(jobs, job)
+    assert (released.status, released.attempt, released.crashes) == ("pending", 0, 0)

@@ -31,7 +31,14 @@ from milepost.run.report import usage_text
 from milepost.run.retry_rules import RetryRules
 from milepost.run.run import Run
 from milepost.run.stages import LiveStage
-from milepost.worker.child_protocol import Message, ParentConnection, decode_stop, decode_wait, encode_wait
+from milepost.worker.child_protocol import (
+    BLOCKED_SIGNALS,
+    Message,
+    ParentConnection,
+    decode_stop,
+    decode_wait,
+    encode_wait,
+)
 from milepost.worker.event_loop import run_in_new_loop
 from milepost.worker.handlers import Handler, find_handler
 
@@ -147,6 +154,7 @@ class Child:
     """A child process: the main thread runs jobs, another thread receives messages and sends reports."""
 
     def __init__(self, connection: ParentConnection, last_message_file: int) -> None:
+        self._pid = os.getpid()
         self._connection = connection
         self._last_message_file = last_message_file
         self._checkpoint_writer = ParentCheckpointWriter(connection)
@@ -159,6 +167,11 @@ class Child:
         """The last stop of a run that had not begun."""
         self._interruptible = False
         self._signalled = False
+        self._is_terminated = False
+        """Whether the worker has announced its SIGTERM. It gives such a process no other job."""
+        self._ignored_sigterm = False
+        self._has_worker = True
+        """Whether messages of the worker still arrive."""
         self._last_report: tuple[object, ...] = ()
         self._lock = threading.Lock()
 
@@ -166,6 +179,7 @@ class Child:
         """Run jobs until the worker has no more."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
         threading.Thread(target=self._listen, name="milepost-child", daemon=True).start()
         while True:
             self._has_job.acquire()
@@ -178,15 +192,18 @@ class Child:
     # --- the listening thread ---
 
     def _listen(self) -> None:
-        while True:
-            if self._connection.wait(REPORT_SECONDS):
-                message = self._connection.receive()
-                if message is None:
-                    self._end_with_parent()
-                    return
-                self._handle(message)
-            with contextlib.suppress(OSError):  # the next turn reads the end of the socket
-                self._send_report()
+        try:
+            while True:
+                if self._connection.wait(REPORT_SECONDS):
+                    message = self._connection.receive()
+                    if message is None:
+                        self._end_with_parent()
+                        return
+                    self._handle(message)
+                with contextlib.suppress(OSError):  # the next turn reads the end of the socket
+                    self._send_report()
+        finally:
+            self._has_worker = False  # also if the code of a job has closed the socket
 
     def _handle(self, message: Message) -> None:
         match message["do"]:
@@ -196,6 +213,10 @@ class Child:
                 self._has_job.release()
             case "stop":
                 self._stop(message)
+            case "terminate":
+                self._is_terminated = True
+                if self._ignored_sigterm:  # the signal may have been faster than this message
+                    os.kill(os.getpid(), signal.SIGTERM)
             case "answer":
                 self._checkpoint_writer.answer(message)
 
@@ -241,9 +262,18 @@ class Child:
     # --- the main thread ---
 
     def _on_sigterm(self, number: int, at: object) -> None:
+        """Interrupt the code if the worker has sent the signal, which it announces by a message.
+
+        A supervisor may send it to all processes. The worker then stops its jobs and gives them back, so ignore it here.
+        """
+        is_copy = os.getpid() != self._pid  # forked by the code of a job, such as a process of multiprocessing
+        if self._has_worker and not is_copy:
+            self._ignored_sigterm = True
+            if not self._is_terminated:
+                return
         run = self._run
-        if run is None or not run._stop_reasons:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not sent by the worker: end like any process
+        if is_copy or run is None or not run._stop_reasons:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # end like any process
             os.kill(os.getpid(), signal.SIGTERM)
             return
         self._signalled = True

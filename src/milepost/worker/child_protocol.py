@@ -1,8 +1,8 @@
 """The protocol between a worker and its child process: JSON in frames with a 4-byte length, over one socket.
 
-To the child: ``run`` (a job), ``stop`` (why), ``answer`` (to a request). From it: ``ready`` (has the job), ``report``,
-``ended``, and the requests ``checkpoint``, ``step``, ``question``, ``questions``, ``budget``, ``children``, ``read``, ``now``. The end of
-the socket tells each side that the other one is gone.
+To the child: ``run`` (a job), ``stop`` (why), ``terminate`` (SIGTERM follows), ``answer`` (to a request). From it: ``ready``
+(has the job), ``report``, ``ended``, and the requests ``checkpoint``, ``step``, ``question``, ``questions``, ``budget``,
+``children``, ``read``, ``now``. The end of the socket tells each side that the other one is gone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import select
+import signal
 import socket
 import struct
 import threading
@@ -26,6 +27,9 @@ from milepost.core.errors import (
 )
 
 Message = dict[str, Any]
+
+BLOCKED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+"""Signals that a child is started with as blocked, until it handles them: a supervisor may send them to all processes."""
 
 _LENGTH = struct.Struct("!I")
 _STOPS: dict[str, type[RunStop]] = {

@@ -17,7 +17,14 @@ import threading
 import time
 from typing import IO, NamedTuple
 
-from milepost.worker.child_protocol import Message, encode_frame, parse_last_message, read_body, read_length
+from milepost.worker.child_protocol import (
+    BLOCKED_SIGNALS,
+    Message,
+    encode_frame,
+    parse_last_message,
+    read_body,
+    read_length,
+)
 
 JOBS_PER_CHILD = 100
 IDLE_SECONDS = 60.0
@@ -61,7 +68,11 @@ class ChildProcess:
         with theirs:
             keep = (theirs.fileno(), self._crash_trace.fileno(), self._last_message.fileno())
             command = [sys.executable, "-P", "-m", "milepost.worker.child_main", *map(str, keep), str(os.getpid())]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=keep, process_group=0)
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
+            try:
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=keep, process_group=0)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.pid = self._process.pid
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -102,8 +113,9 @@ class ChildProcess:
         return await asyncio.shield(self.died)
 
     def terminate(self) -> None:
-        """Send SIGTERM to the child and all that it has started."""
+        """Send SIGTERM to the child and all that it has started. The child ignores one that is not announced."""
         self.was_signalled = True
+        self.send({"do": "terminate"})
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
