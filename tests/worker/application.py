@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -193,6 +195,17 @@ def _forks(run: Run, secret: str) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def _writes_to_socket(run: Run, secret: str) -> None:
+    for number in range(3, 256):
+        try:
+            is_socket = stat.S_ISSOCK(os.fstat(number).st_mode)
+        except OSError:
+            continue
+        if is_socket:
+            os.write(number, struct.pack("!I", 4) + b"text")
+    time.sleep(60)
+
+
 def _leaves(run: Run, secret: str) -> None:
     """Leave a thread behind, which writes a checkpoint when another job runs here."""
 
@@ -240,6 +253,7 @@ _DOES = {
     "handles": _handles,
     "forks": _forks,
     "leaves": _leaves,
+    "writes to socket": _writes_to_socket,
     "meets": _meets,
     "raise": _raise,
     "segfault": lambda run, secret: os.kill(os.getpid(), signal.SIGSEGV),

@@ -292,6 +292,18 @@ def test_code_that_closed_its_socket_is_stopped(make_jobs: MakeJobs, log: Path) 
     assert (found.receipt.how, found.receipt.confirmed) == ("terminated", True)
 
 
+def test_code_that_breaks_protocol_fails_its_job(jobs: Jobs, log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: the exception was lost, and the job ran for ever without a word."""
+    with jobs.run_workers():
+        job = ended(jobs, jobs.submit(application.isolated.options(max_attempts=1), "writes to socket"))
+        pid = int(noted(log, "isolated writes to socket"))
+        assert not alive(pid)
+    assert job.failure is not None
+    assert (job.status, job.failure.kind) == ("failed", "error")
+    assert "Expecting value" in (job.error or "")
+    assert f"job {job.job_id} (isolated): unexpected error, job ended" in caplog.text
+
+
 def test_sys_path_entry_that_is_no_text_is_ignored(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.path", [*sys.path, Path("somewhere")])
     with jobs.run_workers():

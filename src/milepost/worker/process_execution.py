@@ -143,6 +143,17 @@ class ProcessExecution(Execution):
 
     async def _main(self) -> None:
         try:
+            await self._run_in_child()
+        except Exception as error:  # noqa: BLE001 - its job would run for ever
+            log.exception("job %s (%s): unexpected error, job ended", self.job.job_id, self.job.job_type)
+            child, self.child = self.child, None
+            if child is not None:
+                child.kill()
+                await self._wait(child.death)
+            self.finish(error)
+
+    async def _run_in_child(self) -> None:
+        try:
             crash_suspect = is_crash_suspect(self.job)
             child = self.host.process_pool.take(fresh=crash_suspect)
             await child.connect()
@@ -173,7 +184,7 @@ class ProcessExecution(Execution):
             self.host.process_pool.release(child, reuse=not child.was_signalled and not crash_suspect)
             if child.was_signalled:
                 await self._wait(child.death)  # its own child processes may ignore the signal; SIGKILL follows
-            self.leave(lambda pending: self._end(end, pending))
+            self.leave(lambda pending: self._checked_end(end, pending))
         else:
             death = await self._wait(child.death)  # it may still be alive if its code closed the socket
             self.child = None
@@ -260,6 +271,14 @@ class ProcessExecution(Execution):
         except StoreError as error:
             return {"refused": str(error)}
         return {}
+
+    def _checked_end(self, end: Message, pending: PendingReport) -> RunOutcome:
+        """Return the outcome that the child reported, or a failure if its message is not valid."""
+        try:
+            return self._end(end, pending)
+        except Exception as error:  # noqa: BLE001 - as above
+            log.exception("job %s (%s): unexpected outcome, job ended", self.job.job_id, self.job.job_type)
+            return self.outcome(pending, error, delay=self.retry_delay(error))
 
     def _end(self, end: Message, pending: PendingReport) -> RunOutcome:
         """Return the outcome that the child reported."""
