@@ -39,6 +39,10 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "events": (lambda manager, given: manager.events(given), "job_id: {} pass "),
     "watch": (lambda manager, given: next(manager.watch(given)), "job_id: {} pass "),
     "get_schedule": (lambda manager, given: manager.get_schedule(given), "name: {} pass the name of a schedule"),
+    "history": (lambda manager, given: manager.history(job_type=given), "job_type: {} must be 1 to 128 of"),
+    "history of a queue": (lambda manager, given: manager.history(queue=given), "queue: {} must be 1 to 128 bytes"),
+    "usage": (lambda manager, given: manager.usage(job_type=given), "job_type: {} must be 1 to 128 of"),
+    "track": (lambda manager, given: manager.track(plan=given), "plan: "),
     "list_jobs": (lambda manager, given: manager.list_jobs(cursor=given), "cursor: "),
 }
 
@@ -79,6 +83,17 @@ def test_none_is_the_id_of_no_job(manager: InMemoryJobManager) -> None:
 def test_enqueue_without_a_type_names_it(manager: InMemoryJobManager) -> None:
     with pytest.raises(InvalidInputError, match=r"^job_type: None must be"):
         manager.enqueue(None)  # type: ignore[arg-type]
+
+
+async def test_client_names_job_type_and_queue() -> None:
+    """Regression: it sent them, and the answer was an empty one."""
+    async with AsyncClient("http://t", transport=httpx.MockTransport(lambda request: httpx.Response(500))) as client:
+        with pytest.raises(InvalidInputError, match=r"^job_type: 5 must be"):
+            await client.history(job_type=5)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError, match=r"^queue: 5 must be"):
+            await client.history(queue=5)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError, match=r"^job_type: 5 must be"):
+            await client.usage(job_type=5)  # type: ignore[arg-type]
 
 
 async def test_client_names_the_query() -> None:

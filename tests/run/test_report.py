@@ -95,12 +95,15 @@ def test_item_counts_continue_when_failed_keys_are_full() -> None:
     assert 1000 < len(counts["failed_keys"]) < 10_000
 
 
-def test_log_level_is_text() -> None:
+def test_unknown_log_level_is_logged_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
     run = fake_run()
-    level: Any = 20
-    run.log("a line", level)
-    run.log("another", "\ud800")
-    assert [line["level"] for line in from_json(run._take_lines() or "")["lines"]] == ["20", "\ufffd"]
+    levels: list[Any] = ["warning", "ERROR", "bogus", 20, [], "\ud800"]
+    for level in levels:
+        run.log("a line", level)
+    taken = from_json(run._take_lines() or "")["lines"]
+    assert [line["level"] for line in taken] == ["warning", "error", "info", "info", "info", "info"]
+    message = "run.log: the level 'bogus' is not one of debug, info, warning, error, critical; using info"
+    assert (caplog.messages[0], len(caplog.messages)) == (message, 4)
 
 
 async def test_async_loop_reports_position_while_skipping() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from milepost import InvalidInputError
+from milepost import InMemoryJobManager, InvalidInputError
 from milepost.core.serialization import from_json
 from milepost.testing import FakeRun, fake_async_run, fake_run
 
@@ -258,3 +258,34 @@ def test_unit_is_one_short_line(unit: Any, shown: str) -> None:
 def test_usage_error_quotes_what_is_no_number() -> None:
     with pytest.raises(InvalidInputError, match="tokens: '3' must be a number"):
         fake_run().add_usage(tokens="3")  # type: ignore[arg-type]
+
+
+def test_negative_advance_corrects_count_but_not_below_zero(caplog: pytest.LogCaptureFixture) -> None:
+    with fake_run().stage("Load", total=10) as stage:
+        stage.advance(5)
+        stage.advance(-3)
+        assert stage.count == 2
+        for amount in (-3, -2.5):
+            stage.advance(amount)
+            assert stage.count == 2
+    assert caplog.messages == [
+        f"advance of stage 'Load': {amount} would make its count negative; ignored" for amount in (-3, -2.5)
+    ]
+
+
+@pytest.mark.parametrize(
+    "weight", [10**400, pytest.param(10**5000, id="long"), 0, -1, float("nan"), float("inf"), "9", None, True]
+)
+def test_weight_of_planned_stage_is_checked(weight: Any) -> None:
+    """Regression: OverflowError for a number that no float can be."""
+    with pytest.raises(InvalidInputError, match=r"^plan: .* must be a name, or a name and a weight above 0"):
+        fake_run().plan("Load", ("Embed", weight))
+    with pytest.raises(InvalidInputError, match=r"^plan: .* must be a name, or a name and a weight above 0"):
+        InMemoryJobManager().track(plan={"Embed": weight})
+
+
+@pytest.mark.parametrize("stage", [(), ("Embed",), ("Embed", 1, 2), 5, ["Embed", 1]])
+def test_planned_stage_is_a_name_or_a_pair(stage: Any) -> None:
+    """Regression: ValueError of the unpacking."""
+    with pytest.raises(InvalidInputError, match=r"^plan: "):
+        fake_run().plan(stage)

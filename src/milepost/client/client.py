@@ -39,7 +39,7 @@ from milepost.core.serialization import Duration, from_micros, seconds
 from milepost.manager.manager import AsyncJobManager
 from milepost.manager.options import CreateOptions
 from milepost.manager.sync import JobManager
-from milepost.manager.validation import id_of, make_query, query_error, status_value
+from milepost.manager.validation import history_filter, id_of, make_query, query_error, status_value
 from milepost.query.filters import Filter
 from milepost.run.track import AsyncTrack
 from milepost.settings import Settings, settings
@@ -195,8 +195,7 @@ class AsyncClient(JobCalls, ScheduleCalls, LimitCalls, AsyncJobManager):
         asked = {
             "window": seconds(window, "window"),
             "step": seconds(step, "step"),
-            "job_type": job_type,
-            "queue": queue,
+            **history_filter(job_type, queue),
         }
         return History.from_dict(await self.request("GET", "/api/stats", params=_without_none(asked)))
 

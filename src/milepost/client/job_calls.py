@@ -15,7 +15,7 @@ from milepost.core.errors import JobNotFoundError
 from milepost.core.job import Job
 from milepost.core.ledger import JobUsage, UsageReport, validate_by, validate_day
 from milepost.core.output import OutputChunk, OutputPosition
-from milepost.core.serialization import validate_labels
+from milepost.core.serialization import validate_job_type, validate_labels
 from milepost.core.values import RetryCheck
 
 
@@ -67,7 +67,7 @@ class JobCalls(Requests):
             if day is not None:
                 params[name] = day.isoformat()
         if job_type is not None:
-            params["job_type"] = job_type
+            params["job_type"] = validate_job_type(job_type)
         if labels:
             params["label"] = [f"{name}={value}" for name, value in validate_labels(labels).items()]
         return UsageReport.from_dict(await self.request("GET", "/api/usage", params=params))

@@ -41,6 +41,7 @@ from milepost.manager.schedules import ScheduleMethods
 from milepost.manager.usage import UsageMethods
 from milepost.manager.validation import (
     creation_error,
+    history_filter,
     id_of,
     job_fields,
     make_query,
@@ -54,6 +55,7 @@ from milepost.manager.validation import (
     update_values,
 )
 from milepost.run.runtime import Runtime
+from milepost.run.stage_plan import weights_of_mapping
 from milepost.run.track import AsyncTrack, TrackRequest
 from milepost.settings import Settings, settings
 from milepost.stores.cycles import refuse_cycle
@@ -219,13 +221,12 @@ class AsyncJobManager(ScheduleMethods, AnswerAndPauseMethods, OutputMethods, Usa
     ) -> History:
         """Return how many jobs ended in the last `window`, by step and by type, with quantiles of run and wait times.
 
-        Kept by the store for 60 days (two days by the minute), also for jobs that were deleted since.
+        Raises InvalidInputError. Kept by the store for 60 days (two days by the minute), also for jobs that were deleted since.
         """
         from milepost.query.statistics import read_history  # here, because most programs do without it
 
-        return await read_history(
-            self.store, seconds(window, "window"), seconds(step, "step"), job_type=job_type, queue=queue
-        )
+        wanted = history_filter(job_type, queue)
+        return await read_history(self.store, seconds(window, "window"), seconds(step, "step"), **wanted)
 
     async def cancel_job(self, job_id: str, reason: str | None = None, *, by: str | None = None) -> Job:
         """Cancel a job and return it. The status is final when this returns; running code is signalled at once.
@@ -338,7 +339,7 @@ class AsyncJobManager(ScheduleMethods, AnswerAndPauseMethods, OutputMethods, Usa
         given = {"metadata": metadata, "labels": labels, "unique_key": unique_key, "parent_id": parent_id}
         fields = job_fields("track", job_type, stored={"attempt": "1"}, message="", **given)
         named = validate_job_id(job_id) if job_id is not None else None
-        return AsyncTrack(TrackRequest(self.runtime, fields, named, dict(plan or {})))
+        return AsyncTrack(TrackRequest(self.runtime, fields, named, weights_of_mapping(plan)))
 
     async def close(self) -> None:
         """Close the connections. The manager can be used again."""

@@ -21,7 +21,7 @@ from milepost.core.ledger import (
     validate_by,
     validate_day,
 )
-from milepost.core.serialization import validate_labels
+from milepost.core.serialization import validate_job_type, validate_labels
 from milepost.core.usage import decode_millionths, shown
 from milepost.run.usage import ASKS
 from milepost.stores.protocol import Store
@@ -51,6 +51,8 @@ class UsageMethods:
         of `job_type` and with all `labels` count. An amount counts for the day on which it was written, with the labels of
         the job; jobs that were deleted since then are included. Raises InvalidInputError.
         """
+        if job_type is not None:
+            validate_job_type(job_type)
         return await usage_report(self.store, by, since, until, job_type, validate_labels(labels))
 
     async def job_usage(self, job_id: str) -> JobUsage:

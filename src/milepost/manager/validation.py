@@ -36,6 +36,7 @@ from milepost.core.serialization import (
     to_json,
     to_micros,
     validate_job_type,
+    validate_key,
     validate_labels,
     wrong_type,
 )
@@ -219,6 +220,15 @@ def make_query(
             None if created_before is None else to_micros(created_before, "created_before"),
         )
     )
+
+
+def history_filter(job_type: str | None, queue: str | None) -> dict[str, str | None]:
+    """Return the filters of a history. Raises InvalidInputError."""
+    if job_type is not None:
+        validate_job_type(job_type)
+    if queue is not None:
+        validate_key(queue, "queue", 128)
+    return {"job_type": job_type, "queue": queue}
 
 
 def query_of(query: Query | Filter | str | None, now: int) -> Query:

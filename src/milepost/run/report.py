@@ -6,12 +6,13 @@ renewal of the lease, are still sent.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.serialization import to_json
+from milepost.core.serialization import safe_str, to_json
 from milepost.run.crash_report import masked
 from milepost.run.loops import CHECKPOINT, cursors_of, snapshots_of
 from milepost.run.stages import flatten_stages
@@ -19,11 +20,25 @@ from milepost.run.stages import flatten_stages
 if TYPE_CHECKING:
     from milepost.run.run import Run
 
+log = logging.getLogger("milepost.run")
 
 MAX_BUFFERED_LINES = 5000
 MAX_BUFFERED_CHARACTERS = 4 * 1024 * 1024
 """All of them go into one request."""
 _BYTES = 64 * 1024 * 1024
+
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def log_level(level: object) -> str:
+    """Return the level of a log line in lower case. An unknown one is logged, and its line has the level info."""
+    if level in LOG_LEVELS:
+        return str(level)
+    if isinstance(level, str) and level.lower() in LOG_LEVELS:
+        return level.lower()
+    log.warning("run.log: the level %.40r is not one of %s; using info", safe_str(level), ", ".join(LOG_LEVELS))
+    return "info"
 
 
 def log_event(text: str, level: str) -> str:

@@ -40,7 +40,7 @@ from milepost.run.loop_mixin import LoopMixin
 from milepost.run.loops import RunLoops
 from milepost.run.output import Output, OutputMixin
 from milepost.run.repeated_work import KeptWork
-from milepost.run.report import LogBuffer, build_report
+from milepost.run.report import LogBuffer, build_report, log_level
 from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
 from milepost.run.step_mixin import StepMixin
@@ -247,8 +247,11 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
             self._raise_over_budget()
 
     def log(self, text: str, level: str = "info") -> None:
-        """Add lines to the job's log, one for each line of the text. Never raises and never waits."""
-        self._log(text, level)
+        """Add lines to the job's log, one for each line of the text. Never raises and never waits.
+
+        `level` is debug, info, warning, error or critical. Another one is logged, and its lines have the level info.
+        """
+        self._log(text, log_level(level))
 
     def _log(self, text: str, level: str, **facts: int) -> None:
         """Add lines to the job's log as `log` does, with facts for programs beside the text."""

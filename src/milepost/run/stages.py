@@ -18,6 +18,7 @@ from milepost.core.serialization import finite_number, single_line
 from milepost.run import context
 from milepost.run.crash_report import masked, masked_line
 from milepost.run.loop_counts import LoopCounts
+from milepost.run.stage_plan import weights_of
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
@@ -86,13 +87,19 @@ class LiveStage:
         self._leave = leave
 
     def advance(self, n: float = 1) -> None:
-        """Count `n` more units as done. Raises JobCancelled (or another RunStop) if the run is stopped."""
+        """Count `n` more units as done. Raises JobCancelled (or another RunStop) if the run is stopped.
+
+        A negative `n` corrects the count. One below 0, and what is not a number, is logged and ignored.
+        """
         if self.loops.is_doubtful:
             self.loops.drop_doubtful()
-        if isinstance(n, int) and n < LARGE:  # the usual case, which needs no further check
+        if isinstance(n, int) and 0 <= n < LARGE:  # the usual case, which needs no further check
             self.done += n
         elif (number := checked_number(n, "advance of stage", self.name)) is not None:
-            self.done += number
+            if self.done + number < 0:
+                log.warning("advance of stage %.80r: %g would make its count negative; ignored", self.name, number)
+            else:
+                self.done += number
         if self._stops:
             raise self._stops[0]
 
@@ -305,13 +312,7 @@ class ProgressMixin:
         ``run.plan("Load", ("Embed", 9), "Persist")``: embedding takes nine times as long as either of the others. Until
         its stages are known, a run of several stages has no percentage.
         """
-        named = [stage if isinstance(stage, tuple) else (stage, 1.0) for stage in stages]
-        for name, weight in named:
-            if not isinstance(name, str) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
-                raise InvalidInputError(
-                    "plan", f"{(name, weight)!r:.80} must be a name, or a name and a weight above 0"
-                )
-        self._plan = {masked(name, self._secret_values): float(weight) for name, weight in named}
+        self._plan = {masked(name, self._secret_values): weight for name, weight in weights_of(stages).items()}
 
     @property
     def fraction(self) -> float:

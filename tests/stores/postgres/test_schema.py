@@ -122,6 +122,20 @@ def test_schema_of_another_release_is_refused(
         run_sync(PostgresStore(postgres_url, namespace=namespace).now())
 
 
+def test_missing_table_names_what_creates_it(postgres_url: str, admin: psycopg.Connection, namespace: str) -> None:
+    """Regression: the error named `milepost migrate`, which does nothing where the layout is that of this release."""
+    store = PostgresStore(postgres_url, namespace=namespace)
+    run_sync(store.kv_put("k", "v"))
+    admin.execute(f'DROP TABLE "{namespace}".kv')
+    with pytest.raises(
+        StoreUnavailableError, match="create what is missing with the output of `milepost migrate --sql`"
+    ):
+        run_sync(store.kv_get("k"))
+    admin.execute(store.schema_sql())
+    assert run_sync(store.kv_get("k")) is None
+    run_sync(store.close())
+
+
 def test_missing_database_fails_at_once(postgres_url: str) -> None:
     with pytest.raises(StoreUnavailableError, match="does not exist") as e:
         run_sync(PostgresStore(f"{postgres_url}_missing").now())

@@ -80,7 +80,9 @@ def meaning(error: psycopg.Error, where: str, patience: float, over: str = "") -
     if isinstance(error, pg.UndefinedColumn):
         return LayoutMismatchError(where, str(LAYOUT), LAYOUT, lacks=text)
     if isinstance(error, MISSING):
-        return StoreUnavailableError(f"{where}: {text}; run: milepost migrate", temporary=False)
+        return StoreUnavailableError(
+            f"{where}: {text}; create what is missing with the output of `milepost migrate --sql`", temporary=False
+        )
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return StoreUnavailableError(f"{where}: {text}")
     return None
