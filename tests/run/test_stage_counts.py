@@ -273,6 +273,15 @@ def test_negative_advance_corrects_count_but_not_below_zero(caplog: pytest.LogCa
     ]
 
 
+def test_negative_weight_of_stage_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    run = fake_run()
+    with run.stage("Load", weight=-1):
+        pass
+    with run.stage("Embed", weight=1):
+        assert 0 <= run.fraction <= 0.5
+    assert caplog.messages == ["weight of stage 'Load': -1 is negative; ignored"]
+
+
 @pytest.mark.parametrize(
     "weight", [10**400, pytest.param(10**5000, id="long"), 0, -1, float("nan"), float("inf"), "9", None, True]
 )

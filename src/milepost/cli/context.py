@@ -67,14 +67,22 @@ class CommandContext:
         return run_sync(with_member_progress(self.manager.store, jobs))
 
     def with_start_forecast(self, jobs: Sequence[Job]) -> list[Job]:
-        """Return the jobs. Those that are pending get their start forecasts, which a server sends with the jobs."""
-        if self.is_server or not any(job.status == "pending" for job in jobs):
+        """Return the jobs. Those that are pending get their start forecasts, which a server sends with the jobs.
+
+        If the lease of a running job has ended and no process has recovered it, its activity says so. A server would have recovered it.
+        """
+        if self.is_server:
             return list(jobs)
+        from milepost.cli.ended_lease import with_ended_lease
+
+        jobs = [with_ended_lease(job) for job in jobs]
+        if not any(job.status == "pending" for job in jobs):
+            return jobs
         from milepost.stores.sync_bridge import run_sync
         from milepost.worker.start_forecast import forecast
 
         known = run_sync(forecast(self.manager.store, jobs))
-        return list(jobs) if known is None else [known.describe(job) for job in jobs]
+        return jobs if known is None else [known.describe(job) for job in jobs]
 
     @property
     def manager(self) -> JobManager:

@@ -68,6 +68,9 @@ class LiveStage:
     ) -> None:
         self.name = single_line(name, 200)
         self.weight = None if weight is None else checked_number(weight, "weight of stage", self.name)
+        if self.weight is not None and self.weight < 0:
+            log.warning("weight of stage %.80r: %g is negative; ignored", self.name, self.weight)
+            self.weight = None
         self.loops = LoopCounts()
         """The tracked loops that count here."""
         self.total = total
