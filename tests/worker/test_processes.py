@@ -274,7 +274,7 @@ def test_sigterm_to_all_processes_gives_isolated_jobs_back(workers: Workers, job
     workers.noted("tidy is looping")
     everyone = [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]
     assert len(everyone) > 1
-    for process in everyone:  # the child first: its worker has not told it anything
+    for process in everyone:  # the child first: its worker has no signal yet
         process.send_signal(signal.SIGTERM)
     assert first.wait(PATIENCE) == 0
     released = current(jobs, job)
