@@ -232,10 +232,10 @@ class World:
         thread = self.current
         if self.is_over or thread is None:
             raise WorldOver
-        thread.waits += 1
-        number = thread.waiting = thread.waits
+        number = thread.waiting = thread.waits = thread.waits + 1
         if seconds is not None:
-            self.post(math.ceil(max(0.0, seconds) * 1e6), partial(thread.resume, number, False), thread.process)
+            micros = math.ceil(seconds * 1e6) if seconds > 0 else 0
+            self.post(micros, partial(thread.resume, number, False), thread.process)
         self._let_others_run()
         if thread.interruption is not None:
             interruption, thread.interruption = thread.interruption, None
@@ -244,11 +244,14 @@ class World:
 
     def _let_others_run(self) -> None:
         loop = asyncio_events._get_running_loop()
-        asyncio_events._set_running_loop(None)
-        try:
+        if loop is None:  # most threads have none
             self.hub.switch()
-        finally:
-            asyncio_events._set_running_loop(loop)  # also for code that unwinds, which would make a real one
+        else:
+            asyncio_events._set_running_loop(None)
+            try:
+                self.hub.switch()
+            finally:
+                asyncio_events._set_running_loop(loop)  # also for code that unwinds, which would make a real one
         if self.is_over:
             raise WorldOver
 

@@ -40,11 +40,12 @@ def _stopped(how: str, confirmed: str) -> tuple[Operation, ...]:
 NEVER_STARTED: tuple[Operation, ...] = (*DRAIN_LEASE, *_stopped("never_started", "1"), *END_WAIT)
 CANCELS_OF_WORKER_JOBS: tuple[tuple[str, tuple[Guard, ...], tuple[Operation, ...]], ...] = (
     (RUNNING, (), DRAIN_LEASE),
-    # The job waits for its last run to stop, so the receipt of that run answers this cancel too.
+    # The job waits for its last run to stop, so the receipt of that run answers this cancel too. That its code continues
+    # after the grace period is reported once, so it stays in the record.
     (
         PENDING,
         (("stopping", Field("stop_token")),),
-        (*(operation for operation in REQUEST_STOP if operation[1] != "stop_token"), *END_WAIT),
+        (*(operation for operation in REQUEST_STOP if operation[1] not in ("stop_token", "stop_how")), *END_WAIT),
     ),
     # The code of its last segment had returned when it was suspended.
     (PENDING, (("has", "suspended"),), (*DRAIN_LEASE, *_stopped("cooperative", "1"), *END_WAIT)),

@@ -124,3 +124,17 @@ class Pauses(Scenarios):
         await fixture.refused("a", resume(fixture))
         await fixture.do("a", plans.plan_retry(fixture.operation_id()))
         assert [one.job_id for one in await fixture.claim()] == ["a"]
+
+    async def test_cancel_keeps_that_the_code_still_runs(self, fixture: StoreFixture) -> None:
+        """The receipt of a job that was paused or retried, and then cancelled, no longer said that its code still ran."""
+        await fixture.create("a", worker_job())
+        token = token_of(await fixture.start("a"))
+        await fixture.do("a", pause(fixture))
+        await fixture.do("a", plans.plan_overrun(fixture.operation_id(), token, '{"lines":[]}'))
+        for _ in range(2):
+            job = await fixture.made("a", plans.plan_cancel(fixture.operation_id()))
+            assert job.receipt is not None
+            assert (job.receipt.how, job.receipt.confirmed) == ("still_running", None)
+            await fixture.do("a", plans.plan_retry(fixture.operation_id()))
+        await fixture.do("a", plans.plan_receipt(fixture.operation_id(), token, "already_finished", confirmed=True))
+        assert [one.job_id for one in await fixture.claim()] == ["a"]
