@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from milepost.core.defaults import RENEWALS_PER_LEASE
 from milepost.core.placement import starts_at
 from milepost.core.transitions.table import ACTIVE, TERMINAL
 from milepost.run.run import Run
@@ -109,8 +110,7 @@ class Rules:
         self.dependencies = DependencyRules(server, self.fail)
         self.runs = RunRules(self, concurrency)
         self.requests = RequestRules(self)
-        self.changes = ChangeRules(self)
-        self.rest = RestRules(self)
+        self.changes, self.rest = ChangeRules(self), RestRules(self)
         self.queue = QueueRules(self)
         self.http = HttpRules(self)
         self.logs = LogRules(self)
@@ -261,18 +261,19 @@ class Rules:
             self.fail("healthy-run-is-kept", f"a healthy run was taken as lost, and the job is {status}")
 
     def _clock_stepped_unseen(self) -> bool:
-        """Return whether the server's clock stepped at most a lease ago, and soon after another step or an outage.
+        """Return whether the server's clock stepped at most a lease ago, and soon after another step or an outage, or before one.
 
-        An outage since then does not count as time: no run can renew its lease in it.
+        An outage since then is no time: no run renews its lease in it. One before the next renewals looks like rare sweeps.
         """
         lease, outages = self.settings.lease * 1e6, self.server.outages
+        renewed = lease / RENEWALS_PER_LEASE + self.settings.heartbeat * 1e6
 
         def passed(at: int) -> int:
             return self.world.now - at - sum(end - max(begin, at) for begin, end in outages if end > at)
 
         recent = [at for at in self.server.clock_steps if passed(at) < lease]
-        is_after_outage = any(0 <= at - end < lease for at in recent for _, end in outages)
-        return is_after_outage or any(then - at < lease / 3 for at, then in pairwise(recent))
+        is_near = any(0 <= at - end < lease or 0 <= begin - at < renewed for at in recent for begin, end in outages)
+        return is_near or any(then - at < lease / 3 for at, then in pairwise(recent))
 
     def is_draining(self, job_id: str, record: Mapping[str, str]) -> bool:
         """Return whether a draining lease of a job, or of one with its unique key, keeps it from starting."""

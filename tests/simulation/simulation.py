@@ -229,12 +229,14 @@ class Simulation:
         settings = self.settings
         # What is overdue after this time, no sweep has found.
         settle_seconds = 2 * settings.lease + 4 * settings.sweep_interval + 2
+        # A process that was drained or killed at last has its successor then.
+        replaced_at = self.work_until + int((DRAINED_WITHIN + 1) * 1e6)
         rest_until = self.work_until + REST_SECONDS * 1_000_000
         while not world.is_halted and world.now < rest_until:
             if not self.server.is_up or any(rules.rest.unfinished()):  # the last outage may end after the work
                 world.run(world.now + LOOK_INTERVAL)
                 continue
-            world.run(world.now + int(settle_seconds * 1e6))
+            world.run(max(world.now + int(settle_seconds * 1e6), replaced_at))
             if not any(rules.rest.unfinished()):  # else a late request has made a job pending
                 break
         if not world.is_halted:
