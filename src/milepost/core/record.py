@@ -69,7 +69,7 @@ class JobFields(Stored):
     message: str = field(
         metadata=column(
             "m", TEXT, "What the job does now, in one line of at most 1 KiB.",
-            listed=True, reported="event", cleared=("start",), default="", example="412 chunks of report.pdf",
+            listed=True, reported="event", cleared=("start", "reopen"), default="", example="412 chunks of report.pdf",
         )
     )  # fmt: skip
     created_at: datetime = field(

@@ -149,6 +149,13 @@ class Runs(Scenarios):
         assert job.record["failures"].count("kind") == 2
         assert [j.job_id for j in await fixture.claim()] == ["a"]
 
+    async def test_explicit_retry_clears_message_of_end(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        job = await fixture.made("a", plans.plan_cancel(fixture.operation_id(), message="Job cancelled by user"))
+        assert job.message == "Job cancelled by user"
+        job = await fixture.made("a", plans.plan_retry(fixture.operation_id()))
+        assert (job.status.value, job.message) == ("pending", "")
+
     async def test_explicit_retry_keeps_places_of_loops_unless_from_start(self, fixture: StoreFixture) -> None:
         names = {"checkpoint", "checkpoint_at", "cursors", "state", "steps"}
         for job_id, from_start in (("a", False), ("b", True)):
