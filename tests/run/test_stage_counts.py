@@ -121,6 +121,70 @@ def test_count_by_hand_leaves_out_loops_that_are_too_large() -> None:
     assert counted(run)[1:] == [("Rest", 10, 10), ("Low", 12, None)]
 
 
+# --- maps -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("how", [{}, {"resume": False}])
+def test_map_counts_into_open_stage(concurrency: int, how: dict[str, Any]) -> None:
+    run = fake_run()
+    with run.stage("Pages", total=7):
+        run.map(str, range(3), concurrency=concurrency, unit="page", **how)
+        assert counted(run) == [("Pages", 3, 7)]
+        assert run.fraction == pytest.approx(3 / 7)
+        run.map(str, range(4), concurrency=concurrency, **how)
+        assert counted(run) == [("Pages", 7, 7)]
+    with run.stage("Unsized"):
+        run.map(str, range(3), concurrency=concurrency, **how)
+    assert counted(run)[1:] == [("Unsized", 3, 3)]
+    assert [stage["unit"] for stage in from_json(run._report()["stages"])] == ["page", "item"]
+
+
+async def test_maps_side_by_side_count_into_their_stages() -> None:
+    run = fake_async_run()
+
+    async def call(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    async def stage(name: str, size: int) -> list[int]:
+        async with run.stage(name, total=size):
+            return await run.map(call, range(size), concurrency=2)
+
+    results = await asyncio.gather(stage("A", 3), stage("B", 5))
+    assert results == [[0, 1, 2], [0, 1, 2, 3, 4]]
+    assert counted(run) == [("A", 3, 3), ("B", 5, 5)]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_loop_in_map_leaves_count_to_map(concurrency: int) -> None:
+    run = fake_run()
+    run.map(lambda _: list(run.each(range(ROWS))), range(FILES), concurrency=concurrency)
+    assert counted(run) == [("items", FILES, FILES)]
+    with run.stage("Rows", total=FILES * ROWS, unit="row"):
+        run.map(lambda _: list(run.each(range(ROWS))), range(FILES), concurrency=concurrency)
+    assert counted(run)[1:] == [("Rows", FILES * ROWS, FILES * ROWS)]
+
+
+def test_map_in_loop_leaves_count_to_loop() -> None:
+    run = fake_run()
+    for file in run.each(files(sized=True)):
+        assert counted(run) == [("items", file, FILES)]
+        run.map(str, range(ROWS))
+    assert counted(run) == [("items", FILES, FILES)]
+    with run.stage("Rows", total=FILES * ROWS, unit="row"):
+        for _ in run.each(files(sized=True)):
+            run.map(str, range(ROWS))
+    assert counted(run)[1:] == [("Rows", FILES * ROWS, FILES * ROWS)]
+
+
+def test_map_that_raises_keeps_its_count() -> None:
+    run = fake_run()
+    with pytest.raises(ZeroDivisionError), run.stage("Pages", total=5):
+        run.map(lambda number: 1 // (3 - number), range(5))
+    assert counted(run) == [("Pages", 3, 5)]
+
+
 # --- totals that turn out wrong -------------------------------------------------------------------------------------
 
 

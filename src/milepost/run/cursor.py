@@ -280,7 +280,7 @@ class LoopScope:
 
     __slots__ = (
         "_named", "_open", "_wanted", "at", "has_state", "is_counted", "is_shared", "name", "outer", "outer_at", "resumes",
-        "share",
+        "share", "whole",
     )  # fmt: skip
 
     def __init__(self, named: dict[str, LoopScope], wanted: str, resumes: bool, is_counted: bool = False) -> None:
@@ -291,6 +291,8 @@ class LoopScope:
         """Whether a second loop of its name gets another name, although it resumes."""
         self.has_state = False
         self.share = LoopItems()
+        self.whole = self
+        """The loop itself, if this is the scope of one of its items."""
         self.outer = current_loop(named)
         self.outer_at = self.outer.at() if self.outer is not None else None
         self.at: Callable[[], Any] = lambda: None
@@ -339,7 +341,7 @@ class LoopScope:
         item._named, item._open, item.resumes = self._named, False, self.resumes
         item.is_counted, item.has_state, item.is_shared = self.is_counted, self.has_state, self.is_shared
         item.name, item._wanted, item.outer, item.outer_at = self.name, self._wanted, self.outer, self.outer_at
-        item.share = self.share
+        item.share, item.whole = self.share, self
         item.at = lambda: None if key in done else key
         return item
 

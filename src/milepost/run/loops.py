@@ -114,13 +114,7 @@ def begin_each(
         nonlocal own, counting
         if not continues:
             log_restart(run, place, kept, remedy=_remedy(kept, binding, resume=resume, is_older=is_older))
-        counting = run._innermost
-        if stage is not None or counting is None:
-            name = masked(stage or LOOP, masks)
-            counting = own = run._enter(LiveStage(name, weight, size, unit, counting, run._stop_reasons, run._leave))
-        if counting.unit == "item" and not counting.count:
-            counting.unit = single_line(unit or "item", UNIT_CHARS)
-        counting.follow(place, current_loop(run._loops.places), size, lambda: loop.count())
+        counting, own = count_in_stage(run, place, stage, weight, size, unit, lambda: loop.count())
         place.enter()
         if cursor is not None:
             run._kept_work.begin()
@@ -153,6 +147,28 @@ def begin_each(
     run._loops.each[place.name] = loop
     run._loops.earlier.pop(place.name, None)
     return loop
+
+
+def count_in_stage(
+    run: Run,
+    place: LoopScope,
+    name: str | None,
+    weight: float | None,
+    size: int | None,
+    unit: str,
+    count: Callable[[], float],
+) -> tuple[LiveStage, LiveStage | None]:
+    """Count a loop in the open stage, or in one of its own; return that stage, and the one of its own if it has one."""
+    stage = run._innermost
+    own: LiveStage | None = None
+    if name is not None or stage is None:
+        name = masked(name or LOOP, run._secret_values)
+        stage = own = run._enter(LiveStage(name, weight, size, unit, stage, run._stop_reasons, run._leave))
+    if stage.unit == "item" and not stage.count:
+        stage.unit = single_line(unit or "item", UNIT_CHARS)
+    outer = current_loop(run._loops.places)
+    stage.follow(place, outer.whole if outer is not None else None, size, count)
+    return stage, own
 
 
 def new_place(run: Run, stage: str | None, *, resumes: bool, is_counted: bool = False) -> LoopScope:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -16,9 +16,8 @@ from milepost.run.crash_report import masked
 from milepost.run.cursor import REMEDIES, LoopScope, digest, shown
 from milepost.run.each import NAME_BYTES, Key, key_function, reached
 from milepost.run.items import RepeatedItems
-from milepost.run.loops import check_resumable, log_loop, log_restart, new_place, recorder, take_up
+from milepost.run.loops import check_resumable, count_in_stage, log_loop, log_restart, new_place, recorder, take_up
 from milepost.run.results import KeptResult, KeptResults, ResultCodec, part_key, part_names, read_part
-from milepost.run.stages import LOOP, LiveStage
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
@@ -141,8 +140,9 @@ class MapLoop:
             return []
         return [part_key(self._run.job_id, name) for name in part_names(self._kept)]
 
-    def begin(self, parts: Sequence[str | None]) -> LiveStage:
-        """Take the kept results, log what is skipped, and open the stage."""
+    @contextmanager
+    def counted(self, parts: Sequence[str | None]) -> Iterator[None]:
+        """Take the kept results, log what is skipped, and count the finished items in a stage."""
         if self._continues and self._mode == "keep":
             self._take(parts if self._keeps else ())
         count = sum(task.key in self._mapped.done for task in self._work)
@@ -155,16 +155,22 @@ class MapLoop:
             log_restart(self._run, self._place, self._kept, remedy=self._remedy())
         todo = sum(task.todo for task in self._work)
         total = total if self._run._loops.only is None else todo
-        into = self._run.stage(self._stage_name or LOOP, total=total, unit=self._unit)
-        into.done = total - todo
-        self._stage = into
-        return into
+        self._finished = total - todo
+        self._run.check()
+        stage, own = count_in_stage(
+            self._run, self._place, self._stage_name, None, total, self._unit, lambda: self._finished
+        )
+        try:
+            with own or nullcontext():
+                yield
+        finally:
+            stage.unfollow(self._place)
 
     def run(self) -> list[Any]:
         """Call the function for the remaining items, in this thread or in `concurrency` threads; return all results."""
         with self._kept_work():
             parts = [self._run._checkpoint_writer.read(self._run, key) for key in self.parts]
-            with self.begin(parts):
+            with self.counted(parts):
                 if self._concurrency > 1:
                     self._call_in_threads()
                 else:
@@ -175,7 +181,7 @@ class MapLoop:
         """Await the function for the remaining items, `concurrency` at once; return all results."""
         with self._kept_work():
             parts = [await self._run._checkpoint_writer.aread(self._run, key) for key in self.parts]
-            with self.begin(parts):
+            with self.counted(parts):
                 await self._call_in_tasks()
         return self._results
 
@@ -255,7 +261,9 @@ class MapLoop:
                 place = [int(task.key), digest(task.item), masked(shown(task.item), self._run._secret_values)]
                 self._mapped.stand_at(place)
             self._mapped.done.add(task.key)
-        self._stage.advance()
+        self._finished += 1
+        if self._run._stop_reasons:
+            raise self._run._stop_reasons[0]
 
     def _take(self, parts: Sequence[str | None]) -> None:
         """Take the results that an earlier attempt kept. An item whose result is gone is processed again."""
