@@ -134,6 +134,7 @@ describe("small texts", () => {
   it("name a job", () => {
     expect(titleOf({ metadata: { file_path: "C:\\data\\report.pdf" }, params: null })).toBe("report.pdf");
     expect(titleOf({ metadata: {}, params: { secret: "***", q: "words" } })).toBe("words");
+    expect(titleOf({ metadata: {}, params: { page: 6 }, child_key: "page-6" })).toBe("page-6");
     expect(titleOf({ metadata: null, params: null })).toBeNull();
   });
   it("are cut between characters", () => {

@@ -1,6 +1,6 @@
 import { usualText } from "../src/job/durations";
 import { describe, expect, it } from "vitest";
-import { about, ago, elapsed, duration, timeLeftRange, percent, preciseDuration, remaining, startsIn, timeLeft } from "../src/text/time";
+import { about, ago, elapsed, duration, timeLeftRange, percent, preciseDuration, remaining, startsIn, timeLeft, unknownLeft } from "../src/text/time";
 
 const NOW = Date.parse("2026-11-25T12:00:00Z");
 const at = (seconds: number): string => new Date(NOW + seconds * 1000).toISOString();
@@ -23,6 +23,8 @@ describe("durations", () => {
   it("end when the job has ended", () => {
     expect(elapsed(at(-90), null, NOW)).toBe("1\u00a0min 30\u00a0s");
     expect(elapsed(at(-90), at(-30), NOW)).toBe("1\u00a0min 0\u00a0s");
+    expect(elapsed(at(-1), at(-0.093), NOW)).toBe("907\u00a0ms");
+    expect(elapsed(at(0), at(-1), NOW)).toBe("0\u00a0ms");
     expect(elapsed(null, null, NOW)).toBe("");
   });
   it("say how long ago", () => {
@@ -46,6 +48,12 @@ describe("what is left", () => {
     expect(about("a moment")).toBe("a moment");
     expect(about("47\u00a0s")).toBe("about 47\u00a0s");
   });
+});
+
+it("says of an unknown time left when the job last changed", () => {
+  expect(unknownLeft(at(-5), NOW)).toBe("time left unknown");
+  expect(unknownLeft(at(-260), NOW)).toBe("time left unknown, last change 4\u00a0min ago");
+  expect(unknownLeft(null, NOW)).toBe("time left unknown");
 });
 
 describe("the time left of a running job", () => {

@@ -6,7 +6,8 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
@@ -235,4 +236,33 @@ def test_open_questions_are_shown_with_the_command_that_answers() -> None:
     out = printed(record)
     assert "\nOpen questions\n  legal  Publish it?\n" in out
     assert "Which price?" not in out
-    assert "milepost answer one KEY VALUE" in out
+    assert "milepost answer one legal VALUE" in out
+
+
+def test_step_to_answer_names_the_fields_of_the_answer() -> None:
+    schema = {"type": "object", "properties": {"approved": {"type": "boolean"}, "note": {"type": "string"}}}
+    question = {
+        "key": "may I?",
+        "prompt": "Publish it?",
+        "state": "open",
+        "json_schema": schema,
+        "expires_at": "1970-01-03T00:00:00+00:00",
+    }
+    record = {"type": "load", "status": "pending", "created": "0", "questions": json.dumps([question])}
+    out = printed(record)
+    assert "Publish it?\n          expires 1970-01-03 " in out
+    assert """milepost answer one 'may I?' '{"approved": true, "note": "TEXT"}'""" in " ".join(out.split())
+
+
+def test_failure_of_children_names_the_command_that_shows_them() -> None:
+    failed = Failure("error", type="milepost.core.errors.ChildFailedError", message="2 of 8 children did not complete")
+    job = Job("one", "import", JobStatus.FAILED, 0.0, "", datetime.now(UTC), failure=failed)
+    assert "milepost tree one" in printed(job)
+    assert "milepost tree" not in printed(replace(job, failure=replace(failed, type="ValueError")))
+
+
+def test_running_job_shows_when_it_last_changed() -> None:
+    record = {"type": "load", "status": "running", "created": "0", "attempt": "1", "started": "0"}
+    changed = datetime.now(UTC) - timedelta(minutes=12)
+    out = printed({**record, "updated": str(int(changed.timestamp() * 1_000_000))})
+    assert re.search(r"last change +12 min ago", out)

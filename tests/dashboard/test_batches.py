@@ -68,3 +68,29 @@ def test_completed_job_says_how_many_of_its_children_are_open(served: tuple[Jobs
     expect(page.get_by_text("completed with 2 open children")).to_be_visible()
     page.get_by_role("tab", name="Events").click()
     expect(page.get_by_role("row", name="completed")).to_contain_text("with 2 open children")
+
+
+def test_job_that_failed_with_its_children_leads_to_them_by_their_keys(
+    served: tuple[Jobs, str], opened: Opened
+) -> None:
+    jobs, address = served
+
+    @jobs.job("page", max_attempts=1)
+    def convert(run: Run, number: int) -> None:
+        if number == 2:
+            raise ValueError("no font")
+
+    @jobs.job("book", max_attempts=1)
+    def book(run: Run) -> None:
+        for number in (1, 2):
+            run.submit_child(f"page-{number}", convert, number=number)
+        run.join()
+
+    job = jobs.submit(book)
+    with jobs.run_workers():
+        assert jobs.wait(job, PATIENCE).status == "failed"
+    page = opened(f"{address}?page=job&job={job.job_id}")
+    children = page.get_by_role("region", name="Children")
+    expect(children).to_contain_text("2 of 2 children have ended, 1 failed")
+    children.get_by_role("link", name="Show the children").click()
+    expect(page.locator(".body-row").filter(has_text="no font").get_by_role("link")).to_have_text("page page-2")

@@ -20,6 +20,7 @@ def test_schedule_is_shown_and_managed(served: tuple[Jobs, str], opened: Opened)
     jobs.add_schedule("hourly", reindex, every="1h")
     row = page.locator("li.panel").filter(has=page.get_by_role("heading", name="nightly"))
     expect(row).to_contain_text("0 3 * * * Europe/Berlin · reindex · 0 fired")
+    expect(page.locator("li.panel").filter(has_text="hourly")).to_contain_text("every 1\u00a0h · reindex")
     ticks = row.get_by_role("list", name="Next ticks of nightly").get_by_role("listitem")
     expect(ticks).to_have_count(5)
     for shown, tick in zip(ticks.all(), made.upcoming, strict=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -10,9 +12,9 @@ from hypothesis import strategies as st
 
 from milepost import InMemoryJobManager
 from milepost.core.errors import FilterError
-from milepost.core.job import Job
+from milepost.core.job import Job, JobStatus
 from milepost.core.placement import is_waiting
-from milepost.query.filters import parse_filter
+from milepost.query.filters import parse_filter, title
 from milepost.stores.protocol import Select
 
 
@@ -160,3 +162,19 @@ def test_long_filter_is_parsed_quickly() -> None:
         except FilterError:
             continue
     assert time.process_time() - started < 5.0
+
+
+def test_child_without_another_title_has_its_key_as_title() -> None:
+    child = Job(
+        "one",
+        "page",
+        JobStatus.PENDING,
+        0.0,
+        "",
+        datetime.now(UTC),
+        params={"page": 6, "secret": "***"},
+        child_key="page-6",
+    )
+    assert title(child) == "page-6"
+    assert title(replace(child, params={"path": "a.txt"})) == "a.txt"
+    assert title(replace(child, child_key=None)) is None

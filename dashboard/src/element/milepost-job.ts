@@ -6,7 +6,7 @@
 import { serverNow } from "../live/offset";
 import { progressText, isProgressUnknown } from "../text/progress";
 import { plain } from "../text/plain";
-import { duration, percent, remaining } from "../text/time";
+import { elapsed, percent, remaining } from "../text/time";
 import type { Row } from "../wire/types";
 import { listen } from "./shared";
 
@@ -133,7 +133,7 @@ class MilepostJob extends HTMLElement {
       rest !== null
         ? rest.text
         : job.completed_at != null && job.started_at != null
-          ? `ran ${duration(Date.parse(job.completed_at) - Date.parse(job.started_at))}`
+          ? `ran ${elapsed(job.started_at, job.completed_at, 0)}`
           : "";
   }
 }

@@ -1,4 +1,4 @@
-/** The jobs of a batch, or the children that a job waits for, as one bar, and the way to their list. */
+/** The jobs of a batch, or the children that a job waits for or failed with, as one bar, and the way to their list. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { Link } from "../parts/link";
@@ -12,7 +12,8 @@ const REFRESH = 2000;
 
 export function Members({ shown }: { shown: JobRecord }) {
   if (isBatch(shown)) return <BatchMembers key={shown.job_id} shown={shown} />;
-  if (shown.waiting_for?.params["group"] !== `children:${shown.job_id}`) return null;
+  const waits = shown.waiting_for?.params["group"] === `children:${shown.job_id}`;
+  if (!waits && !shown.failure?.type?.endsWith("ChildFailedError")) return null;
   return <Children key={shown.job_id} shown={shown} />;
 }
 

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { now } from "../live/clock";
 import { shownState } from "../parts/icons";
 import { Link } from "../parts/link";
-import { ago, elapsed, duration, localTime, utcTime, formatCount } from "../text/time";
+import { ago, elapsed, localTime, preciseDuration, utcTime, formatCount } from "../text/time";
 import type { Failure, JobRecord, StageShape } from "../wire/types";
 import { plain, workerName } from "../text/plain";
 import { plural } from "../text/plural";
@@ -43,7 +43,7 @@ export function Timeline({ job }: { job: JobRecord }) {
     <section aria-label="Timeline">
       <h2>Timeline</h2>
       <ol class={`timeline of-${look}`}>
-        <li class={job.status === "pending" ? "here" : ""}>
+        <li class={here ? "" : "here"}>
           <span>Created{job.retry_of === null ? "" : " for the failed items of another job"}</span>
           <span class="muted" title={when(job.created_at)}>
             {ago(job.created_at, at)}
@@ -51,10 +51,10 @@ export function Timeline({ job }: { job: JobRecord }) {
         </li>
         <EarlierRuns runs={runs} failures={failures} />
         {here && job.started_at !== null && (
-          <li class={job.status === "running" && !inStage ? "here" : ""}>
+          <li class={ended || inStage ? "" : "here"}>
             <span>
               {job.attempt > 1 ? `Attempt ${job.attempt} started` : job.attempts.length > 1 ? "Started again" : "Started"}
-              {waited === null ? "" : ` after ${duration(waited)} in the queue`}
+              {waited === null ? "" : ` after ${preciseDuration(waited / 1000)} in the queue`}
               {job.worker === null ? "" : ` on ${workerName(job.worker)}`}
             </span>
             <span class="muted" title={when(job.started_at)}>

@@ -16,7 +16,7 @@ import { go, place } from "../shell/address";
 import { mayCancel, mayDelete, mayWrite, onlyJob, session } from "../shell/session";
 import { asCli, asCurl, asPython, asSubmit } from "../text/commands";
 import { plain } from "../text/plain";
-import { localTime, remaining, startsIn, utcTime, formatAmount, formatCount } from "../text/time";
+import { localTime, remaining, startsIn, unknownLeft, utcTime, formatAmount, formatCount } from "../text/time";
 import { rowOf } from "../wire/row";
 import { isBatch, type JobRecord } from "../wire/types";
 import { AttemptsPart } from "./attempts";
@@ -176,7 +176,7 @@ function Far({ shown }: { shown: JobRecord }) {
             <span class="big">{progressText(row)}</span>
             <span class="muted">
               {start !== null && `starts ${start}`}
-              {rest === null ? (shown.status === "running" ? "time left unknown" : "") : rest.text}
+              {rest === null ? (shown.status === "running" ? unknownLeft(shown.stalled ? null : shown.updated_at, at) : "") : rest.text}
               {rest?.range == null ? "" : ` (${rest.range})`}
             </span>
           </div>

@@ -41,7 +41,7 @@ export function SchedulesPage() {
   );
 }
 
-const when = (one: Schedule): string => (one.every === null ? `${one.cron ?? ""} ${one.tz}` : `every ${duration(one.every * 1000)}`);
+const when = (one: Schedule): string => (one.every === null ? `${one.cron ?? ""} ${one.tz}` : `every ${duration(one.every * 1000).replace(/ 0\u00a0.*/, "")}`);
 
 function ScheduleItem({ schedule, again }: { schedule: Schedule; again: () => Promise<void> }) {
   const at = now.value;
@@ -78,6 +78,8 @@ function ScheduleItem({ schedule, again }: { schedule: Schedule; again: () => Pr
           </p>
         )}
         {schedule.upcoming.length > 0 && (
+          <>
+          <p class="muted">Next ticks</p>
           <ol class="ticks" aria-label={`Next ticks of ${schedule.name}`}>
             {schedule.upcoming.map((tick) => (
               <li key={tick} title={utcTime(tick)}>
@@ -85,6 +87,7 @@ function ScheduleItem({ schedule, again }: { schedule: Schedule; again: () => Pr
               </li>
             ))}
           </ol>
+          </>
         )}
       </div>
     </li>

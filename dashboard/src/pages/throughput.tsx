@@ -1,7 +1,6 @@
 /** The chart of finished jobs, drawn by uPlot, which is loaded with this page. */
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import "uplot/dist/uPlot.min.css";
 import { dark } from "../shell/theme";
 import { clockTime, dayOf, formatCount } from "../text/time";
 

@@ -6,32 +6,29 @@ const unit = (count: number | string, name: string): string => `${count}\u00a0${
 
 export function duration(milliseconds: number): string {
   const seconds = Math.max(0, Math.floor(milliseconds / 1000));
-  if (seconds < 60) return unit(seconds, "s");
-  if (seconds < 3600) return `${unit(Math.floor(seconds / 60), "min")} ${unit(seconds % 60, "s")}`;
-  if (seconds < 86_400) return `${unit(Math.floor(seconds / 3600), "h")} ${unit(Math.floor(seconds / 60) % 60, "min")}`;
-  return `${unit(Math.floor(seconds / 86_400), "d")} ${unit(Math.floor(seconds / 3600) % 24, "h")}`;
+  const [size, name, rest, lower] = seconds < 3600 ? [60, "min", 1, "s"] as const : seconds < 86_400 ? [3600, "h", 60, "min"] as const : [86_400, "d", 3600, "h"] as const;
+  const lowerPart = unit(Math.floor((seconds % size) / rest), lower);
+  return seconds < 60 ? lowerPart : `${unit(Math.floor(seconds / size), name)} ${lowerPart}`;
 }
 
 /** A short duration with its fraction, for values that are often below a second. */
 export function preciseDuration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined) return "–";
-  if (seconds < 1) return unit(Math.floor(seconds * 1000), "ms");
+  if (seconds < 1) return unit(Math.max(0, Math.floor(seconds * 1000)), "ms");
   return seconds < 10 ? unit((Math.floor(seconds * 10) / 10).toFixed(1), "s") : duration(seconds * 1000);
 }
 
 export function ago(then: string | null, now: number): string {
   if (then === null) return "";
-  const seconds = Math.max(0, Math.floor((now - Date.parse(then)) / 1000));
-  if (seconds < 1) return "now";
-  if (seconds < 60) return `${unit(seconds, "s")} ago`;
-  if (seconds < 3600) return `${unit(Math.floor(seconds / 60), "min")} ago`;
-  if (seconds < 86_400) return `${unit(Math.floor(seconds / 3600), "h")} ago`;
-  return `${unit(Math.floor(seconds / 86_400), "d")} ago`;
+  const passed = now - Date.parse(then);
+  return passed < 1000 ? "now" : `${duration(passed).split(" ")[0]} ago`;
 }
 
-/** The duration from start to end, or until now; empty without a start. */
+/** The duration from start to end, with its fraction if it is short, or until now; empty without a start. */
 export function elapsed(from: string | null, to: string | null, now: number): string {
-  return from === null ? "" : duration((to === null ? now : Date.parse(to)) - Date.parse(from));
+  if (from === null) return "";
+  const start = Date.parse(from);
+  return to === null ? duration(now - start) : preciseDuration((Date.parse(to) - start) / 1000);
 }
 
 /** The time left, as precise as an estimate is: whole minutes from two minutes on. */
@@ -62,6 +59,13 @@ export function timeLeftRange(eta: Eta | null, now: number): string | null {
 
 /** The age of an update in milliseconds from which on it is said. */
 const NEWS = 10_000;
+/** "as of 12 s ago", or empty if the update is new or unknown. */
+const asOfUpdate = (updated: string | null, now: number): string =>
+  updated === null || now - Date.parse(updated) < NEWS ? "" : `as of ${ago(updated, now)}`;
+
+/** "time left unknown, last change 12 min ago": that is the only sign of code that hangs, since its worker renews the lease. */
+export const unknownLeft = (updated: string | null, now: number): string =>
+  `time left unknown${asOfUpdate(updated, now).replace("as of", ", last change")}`;
 
 /** What is known of the time left: "47 s", how old that is if not new ("as of 12 s ago"), both as text, and the range. */
 export interface Remaining {
@@ -81,7 +85,7 @@ export function remaining(
 ): Remaining | null {
   if (status !== "running" || stalled || eta === null) return null;
   const at = updated_at === null ? now : Date.parse(updated_at);
-  const asOf = now - at < NEWS ? "" : `as of ${ago(updated_at, now)}`;
+  const asOf = asOfUpdate(updated_at, now);
   const left = asOf !== "" && Date.parse(eta.latest) < now ? null : timeLeft(eta, at);
   if (left === null) return null;
   return { left, asOf, text: `${about(left)} left ${asOf}`.trimEnd(), range: timeLeftRange(eta, at) };

@@ -2,8 +2,8 @@
 import { ROW_FIELDS } from "./fields";
 import type { JobRecord, Row } from "./types";
 
-/** The title of a job: `metadata.title`, a file name, or the first text among its parameters. */
-export function titleOf(job: Pick<JobRecord, "metadata" | "params">): string | null {
+/** The title of a job: `metadata.title`, a file name, the first text among its parameters, or its key as a child. */
+export function titleOf(job: Pick<JobRecord, "metadata" | "params"> & { child_key?: string | null }): string | null {
   const metadata = asObject(job.metadata);
   for (const name of ["title", "filename"]) {
     const value = metadata[name];
@@ -16,7 +16,7 @@ export function titleOf(job: Pick<JobRecord, "metadata" | "params">): string | n
   for (const value of Object.values(asObject(job.params))) {
     if (typeof value === "string" && value !== "" && value !== "***") return short(value);
   }
-  return null;
+  return job.child_key ? short(job.child_key) : null;
 }
 
 /** Truncates between characters, as the server does, and never inside an emoji. */

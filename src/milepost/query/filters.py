@@ -363,7 +363,7 @@ def is_stopping(job: Job) -> bool:
 
 
 def title(job: Job) -> str | None:
-    """Return the title of a job in lists: `metadata.title`, a file name, or the first text among its parameters."""
+    """Return the title of a job in lists: `metadata.title`, a file name, a text parameter, or the key as a child."""
     metadata: dict[str, Any] = job.metadata if isinstance(job.metadata, dict) else {}
     for name in ("title", "filename"):
         if isinstance(metadata.get(name), str) and metadata[name]:
@@ -375,7 +375,7 @@ def title(job: Job) -> str | None:
     for value in params.values():
         if isinstance(value, str) and value and value != "***":
             return value[:200]
-    return None
+    return job.child_key[:200] if job.child_key else None
 
 
 def failure_group(job: Job) -> str | None:

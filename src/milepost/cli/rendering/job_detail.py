@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, gl
 from milepost.core.activity import LOOP_STAGE, counted, is_between_runs, left_open, open_stage, progress_text
 from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import ATTEMPTS_MAX
+from milepost.core.errors import ChildFailedError
 from milepost.core.events import STATUS_KINDS, Event
 from milepost.core.job import Failure, Job, JobStatus, Stage
 from milepost.core.record import PUBLIC
@@ -90,6 +93,13 @@ def print_job(
         width = max(cells(clean(one.key)) for one in waiting)
         for one in waiting:
             console.print(Text(f"  {pad(clean(one.key), width)}  {clean(one.prompt or '')}"))
+            if one.expires_at is not None:
+                console.print(
+                    Text(
+                        f"  {pad('', width)}  expires {formatting.timestamp(datetime.fromisoformat(one.expires_at), utc=utc)}",
+                        MUTED,
+                    )
+                )
     for title, value in (("Result", job.result), ("Parameters", job.params), ("Metadata", job.metadata)):
         if value is not None and value != {}:
             _heading(console, title)
@@ -127,6 +137,9 @@ def _facts(job: Job, utc: bool) -> list[tuple[str, str]]:
                 is_lost = job.failure is not None and job.failure.is_lost
                 took = ("lost after" if is_lost else "took") if job.is_terminal else "running for"
                 facts.append((took, run_duration(job) if has_duration else ""))
+                # The only sign of code that hangs until the job is flagged as stalled: its worker renews the lease.
+                if job.status is JobStatus.RUNNING and job.updated_at is not None and job.stalled is None:
+                    facts.append(("last change", formatting.age(job.updated_at)))
     facts.append(("unreadable", ", ".join(job.corrupt)))
     return [(name, clean(text)) for name, text in facts if text]
 
@@ -237,16 +250,36 @@ def _open_questions(job: Job) -> list[Question]:
 
 
 def _steps(job: Job, short: str, *, instead_of_retry: Sequence[str] | None) -> list[str]:
-    if _open_questions(job):
-        return [f"milepost answer {short} KEY VALUE", f"milepost cancel {short}"]
+    if waiting := _open_questions(job):
+        return [
+            f"milepost answer {short} {shlex.quote(clean(waiting[0].key))} {_answer_form(waiting[0])}",
+            f"milepost cancel {short}",
+        ]
     if not job.is_terminal:
         return [f"milepost watch {short}", f"milepost cancel {short}"]
     steps = [f"milepost logs {short}"]
+    if job.failure is not None and (job.failure.type or "").endswith(ChildFailedError.__name__):
+        steps.insert(0, f"milepost tree {short}")
     if instead_of_retry is not None:
         steps[:0] = instead_of_retry
     elif may_be_retried(job):
         steps.insert(0, f"milepost retry {short}")
     return [*steps, f"milepost rm {short}"]
+
+
+def _answer_form(question: Question) -> str:
+    """Return what an answer looks like: the fields of an object by their types, else VALUE."""
+    schema = question.json_schema
+    fields = schema.get("properties") if isinstance(schema, Mapping) else None
+    if not isinstance(fields, Mapping) or not fields:
+        return "VALUE"
+    named = (f"{json.dumps(name)}: {_placeholder(field)}" for name, field in fields.items())
+    return clean(shlex.quote(f"{{{', '.join(named)}}}"))
+
+
+def _placeholder(field: Any) -> str:
+    kind = field.get("type") if isinstance(field, Mapping) else None
+    return {"boolean": "true", "string": '"TEXT"', "integer": "NUMBER", "number": "NUMBER"}.get(str(kind), "VALUE")
 
 
 _ENDS = {"retrying": "failed", "released": "given back to the queue", "running": "lost"}
