@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from click import UsageError
+from rich.console import Console
 
 from milepost import InMemoryJobManager
 from milepost.cli import formatting
@@ -28,7 +30,7 @@ from milepost.cli.rendering.progress import (
     start_range,
 )
 from milepost.cli.rendering.tables import plain_lines
-from milepost.cli.rendering.terminal import make_console
+from milepost.cli.rendering.terminal import bar, make_console
 from milepost.core.job import Eta, Job, JobStatus, Stage
 from milepost.core.values import Attempt
 from milepost.query.filters import parse_filter
@@ -307,3 +309,11 @@ def test_stats_are_by_nearest_rank() -> None:
         return found["ran_p50"], found["ran_p95"]
 
     assert [shown(count) for count in (1, 2, 3, 20, 21)] == [(1, 1), (1, 2), (2, 3), (10, 19), (11, 20)]
+
+
+@pytest.mark.parametrize("colours", [{"no_color": True}, {"color_system": None}])
+def test_bar_without_colour_shows_its_rest_by_other_characters(colours: dict[str, Any]) -> None:
+    """Regression: with NO_COLOR the bar of a job at 0 % looked full, since rich then has a colour system that it does not use."""
+    console = Console(file=io.StringIO(), force_terminal=True, **{"color_system": "standard", **colours})
+    assert bar(console, 0.0, 4, "red").plain == "····"
+    assert bar(console, 0.5, 4, "red").plain == "━━··"

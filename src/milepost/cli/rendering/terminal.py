@@ -110,7 +110,7 @@ def bar(console: Console, fraction: float, width: int, style: str) -> Text:
     rest = width - full - half
     if rest:
         tip = "╺" if full and not half else "━"
-        drawn.append(tip + "━" * (rest - 1), "bright_black" if console.color_system else "dim")
-    if not console.color_system:  # only the characters can distinguish the two parts
+        drawn.append(tip + "━" * (rest - 1), "bright_black")
+    if console.no_color or not console.color_system:  # only the characters can distinguish the two parts
         return Text("━" * full + "╸" * half + "·" * rest, no_wrap=True)
     return drawn
