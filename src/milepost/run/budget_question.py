@@ -10,14 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import (
-    BudgetExceededError,
-    InvalidInputError,
-    JobSuspended,
-    OutcomeUnknownError,
-    StoreError,
-    StoreUnavailableError,
-)
+from milepost.core.errors import BudgetExceededError, InvalidInputError, JobSuspended, StoreError
 from milepost.core.job import Job
 from milepost.core.ledger import tree_books
 from milepost.core.placement import ANSWER
@@ -27,7 +20,7 @@ from milepost.core.usage import MAX_AMOUNT, MILLION, decode_millionths, encode_u
 from milepost.core.values import Question
 from milepost.run.checkpoints import write_question
 from milepost.run.heartbeat_state import stop_reason
-from milepost.run.outages import pause
+from milepost.run.outages import through_outages
 from milepost.run.questions import micros_of, questions_of, questions_text
 from milepost.run.usage import Overrun, budget_error, overrun_of
 from milepost.stores.ids import new_operation_id
@@ -55,14 +48,11 @@ async def ask_to_raise(store: Store, run: Run, holder: str, usage: str | None) -
     `usage` is what the run knows of the usage of its job. Return the error of the run if the job has ended. An outage is
     retried until the run is stopped. Raises the RunStop of a run that may not write.
     """
-    while True:
-        try:
-            found = await _ask(store, run, holder, usage if holder == run.job_id else None)
-        except (StoreUnavailableError, OutcomeUnknownError) as error:
-            await pause(store, run, error)
-            continue
-        if found is not None:
-            return found
+    own = usage if holder == run.job_id else None
+    found = None
+    while found is None:
+        found = await through_outages(store, run, lambda: _ask(store, run, holder, own), until_stopped=True)
+    return found
 
 
 async def _ask(store: Store, run: Run, holder: str, usage: str | None) -> JobSuspended | BudgetExceededError | None:

@@ -20,7 +20,7 @@ from milepost.core.transitions.change import Change
 from milepost.run import transaction
 from milepost.run.child_store import answer_children
 from milepost.run.heartbeat_state import stop_reason
-from milepost.run.outages import pause
+from milepost.run.outages import pause, through_outages
 from milepost.run.report import usage_text
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
@@ -263,14 +263,7 @@ async def write_question(store: Store, run: Run, values: Mapping[str, Any], *, u
 
 async def read_questions(store: Store, run: Run, *, until_stopped: bool) -> dict[str, str | None]:
     """Return the fields of QUESTION_FIELDS in the current record. `until_stopped` as in `write_checkpoint`."""
-    while True:
-        try:
-            job = await store.get(run.job_id)
-            break
-        except (StoreUnavailableError, OutcomeUnknownError) as error:
-            if not until_stopped:
-                raise
-            await pause(store, run, error)
+    job = await through_outages(store, run, lambda: store.get(run.job_id), until_stopped=until_stopped)
     if job is None:
         run.stop(stop_reason(None, run.token, "stopping"))
         raise run._stop_reasons[0]
@@ -318,13 +311,7 @@ async def _write(
 
 async def read_clock(store: Store, run: Run, *, until_stopped: bool) -> int:
     """Return the store's clock. `until_stopped` as in `write_checkpoint`."""
-    while True:
-        try:
-            return await store.now()
-        except (StoreUnavailableError, OutcomeUnknownError) as error:
-            if not until_stopped:
-                raise
-            await pause(store, run, error)
+    return await through_outages(store, run, store.now, until_stopped=until_stopped)
 
 
 async def _has_reacquired(store: Store, run: Run, token: str, reacquire: ReacquireLease) -> bool:

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
+from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
 from milepost.core.placement import after_groups
 from milepost.core.serialization import from_json, to_json
 from milepost.core.transitions import plan_create, plan_retry_child
 from milepost.run.crash_report import masked, secret_values_of
 from milepost.run.heartbeat_state import stop_reason
-from milepost.run.outages import pause
+from milepost.run.outages import through_outages
 from milepost.run.transaction import refuse_open_transaction
 from milepost.stores.cycles import CycleSearch
 from milepost.stores.ids import new_operation_id
@@ -35,13 +35,8 @@ async def answer_children(store: Store, run: Run, request: str, *, until_stopped
     With `until_stopped` an outage is retried until the run is stopped. Raises the RunStop of a run that has lost its lease.
     """
     asked: dict[str, Any] = from_json(request)
-    while True:
-        try:
-            return to_json(await _answer(store, run, asked), "children", _LIMIT)
-        except (StoreUnavailableError, OutcomeUnknownError) as error:
-            if not until_stopped:
-                raise
-            await pause(store, run, error)
+    answer = await through_outages(store, run, lambda: _answer(store, run, asked), until_stopped=until_stopped)
+    return to_json(answer, "children", _LIMIT)
 
 
 async def _answer(store: Store, run: Run, asked: Mapping[str, Any]) -> Any:
