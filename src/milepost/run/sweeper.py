@@ -148,7 +148,8 @@ class Sweeper:
             changed = 0
             if due:
                 siblings = Counter(_process(one.job) for one in due if one.kind == "lease")
-                writes = [await self._plan(one, siblings[_process(one.job)]) for one in due]
+                plans = [await self._plan(one, siblings[_process(one.job)]) for one in due]
+                writes = [Write(one.job_id, plan, answer=False) for one, plan in zip(due, plans, strict=True)]
                 outcomes = await self._locked.apply(self._store, writes)
                 changed = sum(outcome.accepted for outcome in outcomes)
                 self._due += [one.job for one, outcome in zip(due, outcomes, strict=True)
@@ -184,35 +185,28 @@ class Sweeper:
             if not more or self._monotonic() >= until:
                 return gone
 
-    async def _plan(self, due: DueItem, siblings: int) -> Write:
+    async def _plan(self, due: DueItem, siblings: int) -> Change:
+        """Return the transition of what is due; `siblings` counts the expired leases of its process in this batch."""
         if due.kind == "stopping":
-            return Write(due.job_id, plan_drain_timeout(self._new_operation_id(), due.token), answer=False)
+            return plan_drain_timeout(self._new_operation_id(), due.token)
         job = due.job
         assert job is not None, "only a draining lease can outlive its record"
         if due.kind == "lease":
-            return Write(due.job_id, await self._lease_expired(job, max(due.sibling_leases, siblings)), answer=False)
+            return await self._lease_expired(job, max(due.sibling_leases, siblings))
         if due.kind == "deadline":
             text = f"not started before {job.not_after.isoformat() if job.not_after else 'its deadline'}"
-            plan = plan_expire(
-                self._new_operation_id(), error=text, failure=report_lost_run(job, FailureKind.EXPIRED, text)
-            )
-            return Write(due.job_id, plan, answer=False)
+            failure = report_lost_run(job, FailureKind.EXPIRED, text)
+            return plan_expire(self._new_operation_id(), error=text, failure=failure)
         if due.kind == "stale" and is_cycle_check(job):
-            return Write(due.job_id, await self._cycles.plan(job), answer=False)
+            return await self._cycles.plan(job)
         if self._is_ours(due):
-            return Write(due.job_id, plan_dispatch(self._new_operation_id(), REDISPATCH_DELAY), answer=False)
+            return plan_dispatch(self._new_operation_id(), REDISPATCH_DELAY)
         if job.run_by == "external":
             reason = f"no process that can dispatch to {job.record.get('task_queue', 'its task queue')} is running"
-            return Write(
-                due.job_id, plan_undispatchable(self._new_operation_id(), UNDISPATCHED_AFTER, reason), answer=False
-            )
+            return plan_undispatchable(self._new_operation_id(), UNDISPATCHED_AFTER, reason)
         text = "no update from its caller"
         failure = report_lost_run(job, FailureKind.LOST, text)
-        return Write(
-            due.job_id,
-            plan_mark_stale(self._new_operation_id(), error=text, failure=failure, reason=text),
-            answer=False,
-        )
+        return plan_mark_stale(self._new_operation_id(), error=text, failure=failure, reason=text)
 
     async def _lease_expired(self, job: Job, sibling_leases: int) -> Change:
         """Return the transition for a run whose lease expired. If others were lost with it, it is not charged."""
