@@ -139,29 +139,24 @@ class Dispatcher:
                 log.warning(
                     "job %s (%s): not dispatched to %s yet: %s", job.job_id, job.job_type, self.task_queue.name, error
                 )
-                plan = plan_undispatchable(
-                    new_operation_id(), REDISPATCH_DELAY, f"{self.task_queue.name} cannot be reached: {error}"
-                )
-                undispatchable.append(Write(job.job_id, plan, answer=False))
+                reason = f"{self.task_queue.name} cannot be reached: {error}"
+                plan = plan_undispatchable(new_operation_id(), REDISPATCH_DELAY, reason)
             except InvalidInputError as error:
                 log.warning("job %s (%s): rejected by %s: %s", job.job_id, job.job_type, self.task_queue.name, error)
                 failure = report_lost_run(job, FailureKind.BAD_PARAMETERS, str(error), type="InvalidInputError")
                 plan = plan_rejected(new_operation_id(), error=single_line(error, ERROR_BYTES), failure=failure)
-                undispatchable.append(Write(job.job_id, plan, answer=False))
             except Exception as error:
                 # A message that cannot be sent must not block those of other jobs.
                 log.exception("job %s (%s): message rejected by %s", job.job_id, job.job_type, self.task_queue.name)
                 reason = single_line(
                     f"{self.task_queue.name} rejected its message: {type(error).__name__}: {error}", ERROR_BYTES
                 )
-                undispatchable.append(
-                    Write(
-                        job.job_id, plan_undispatchable(new_operation_id(), REJECTED_RETRY_MICROS, reason), answer=False
-                    )
-                )
+                plan = plan_undispatchable(new_operation_id(), REJECTED_RETRY_MICROS, reason)
             else:
                 plan = plan_dispatched(new_operation_id(), int(self.task_queue.lost_after * 1_000_000), job.version)
                 notes.append(Write(job.job_id, plan, answer=False))
+                continue
+            undispatchable.append(Write(job.job_id, plan, answer=False))
         if notes:
             with self._lock:
                 self._unrecorded += notes
