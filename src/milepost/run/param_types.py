@@ -6,7 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import Enum
 from typing import Any, Literal, Union
 
@@ -15,6 +15,7 @@ from milepost.run.job_result import is_model
 from milepost.run.scalar_types import (
     SCALARS,
     ParamType,
+    any_datetime,
     any_dict,
     any_list,
     check_constraints,
@@ -299,7 +300,7 @@ def check_schema(value: Any, schema: Mapping[str, Any], path: str = "", root: Ma
     if "type" in schema:
         _check_type(value, schema["type"], path)
     if isinstance(value, str) and schema.get("format") == "date-time":
-        _check_moment(value, path)
+        any_datetime(value, path)
     check_constraints(value, schema, path)
     if isinstance(value, list) and "prefixItems" in schema:
         for index, (part, inner) in enumerate(zip(value, schema["prefixItems"], strict=False)):
@@ -331,17 +332,6 @@ def _check_type(value: Any, expected: str | list[str], path: str) -> None:
             return
     shown = "null" if value is None else f"{value!r:.60}"
     raise InvalidInputError(path, f"{shown} is not {' or '.join(JSON_TYPES.get(name, (name, 0))[0] for name in names)}")
-
-
-def _check_moment(value: str, path: str) -> None:
-    try:
-        when = datetime.fromisoformat(value)
-    except ValueError:
-        raise InvalidInputError(
-            path, f"{value!r:.40} is not a date and time such as 2026-11-25T10:30:00+00:00"
-        ) from None
-    if when.tzinfo is None:
-        raise InvalidInputError(path, f"{value!r:.40} has no timezone; append +00:00 or Z (a datetime: tzinfo=UTC)")
 
 
 def _check_object(value: Mapping[str, Any], schema: Mapping[str, Any], path: str, root: Mapping[str, Any]) -> None:

@@ -241,7 +241,7 @@ def any_dict(value: Any, path: str) -> dict[str, Any]:
     return value
 
 
-def _datetime(value: Any, path: str) -> datetime:
+def any_datetime(value: Any, path: str) -> datetime:
     try:
         when = datetime.fromisoformat(_str(value, path))
     except ValueError:
@@ -299,7 +299,7 @@ SCALARS: dict[Any, ParamType] = {
     type(None): ParamType({"type": "null"}, _none),
     list: ParamType({"type": "array"}, any_list),
     dict: ParamType({"type": "object"}, any_dict),
-    datetime: ParamType({"type": "string", "format": "date-time"}, _datetime),
+    datetime: ParamType({"type": "string", "format": "date-time"}, any_datetime),
     date: ParamType({"type": "string", "format": "date"}, _of_text(date.fromisoformat, "a date such as 2026-11-25")),
     timedelta: ParamType({"type": ["number", "string"], "format": "duration"}, _timedelta),
     uuid.UUID: ParamType({"type": "string", "format": "uuid"}, _of_text(uuid.UUID, "a UUID")),
