@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypeVar, Union
 
 from milepost.core.errors import InvalidInputError
 from milepost.run.job_result import is_model
@@ -24,6 +24,9 @@ from milepost.run.scalar_types import (
     refuse,
     to_set,
 )
+
+P = TypeVar("P")
+T = TypeVar("T")
 
 SUPPORTED_TYPES = (
     "str, int, float, bool, None, Any, list, dict, tuple, set, Literal, Enum, dataclass, TypedDict, datetime, date, "
@@ -177,16 +180,20 @@ def _enum(cls: type[Enum]) -> ParamType:
 
 def _union(parts: list[ParamType]) -> ParamType:
     def read(value: Any, path: str) -> Any:
-        problems = []
-        for part in parts:
-            try:
-                return part.read(value, path)
-            except InvalidInputError as problem:
-                problems.append(problem)
-        # The part that got deepest into the value has the most specific error.
-        raise max(problems, key=lambda problem: len(problem.field))
+        return _first_fit(parts, lambda part: part.read(value, path))
 
     return ParamType({"anyOf": [part.schema for part in parts]}, read, any(part.secret for part in parts))
+
+
+def _first_fit(parts: Iterable[P], read: Callable[[P], T]) -> T:
+    """Return what the first part reads that does not refuse the value. Raises the most specific error if all refuse it."""
+    problems = []
+    for part in parts:
+        try:
+            return read(part)
+        except InvalidInputError as problem:
+            problems.append(problem)
+    raise max(problems, key=lambda problem: len(problem.field))  # of the part that got deepest into the value
 
 
 def _dataclass(cls: type, path: str) -> ParamType:
@@ -290,7 +297,7 @@ def check_schema(value: Any, schema: Mapping[str, Any], path: str = "", root: Ma
         name = str(schema["$ref"]).rpartition("/")[2]
         check_schema(value, root.get("$defs", {}).get(name, {}), path, root)
     if "anyOf" in schema or "oneOf" in schema:
-        _check_any(value, schema.get("anyOf") or schema["oneOf"], path, root)
+        _first_fit(schema.get("anyOf") or schema["oneOf"], lambda part: check_schema(value, part, path, root))
     for part in schema.get("allOf", ()):
         check_schema(value, part, path, root)
     if "const" in schema and value != schema["const"]:
@@ -310,16 +317,6 @@ def check_schema(value: Any, schema: Mapping[str, Any], path: str = "", root: Ma
             check_schema(part, schema["items"], f"{path}[{index}]", root)
     if isinstance(value, dict):
         _check_object(value, schema, path, root)
-
-
-def _check_any(value: Any, parts: list[Mapping[str, Any]], path: str, root: Mapping[str, Any]) -> None:
-    problems = []
-    for part in parts:
-        try:
-            return check_schema(value, part, path, root)
-        except InvalidInputError as problem:
-            problems.append(problem)
-    raise max(problems, key=lambda problem: len(problem.field))
 
 
 def _check_type(value: Any, expected: str | list[str], path: str) -> None:
