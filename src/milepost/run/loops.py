@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Set
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.resume import continues_loops
@@ -99,7 +99,7 @@ def begin_each(
     if run._loops.only is None and resumes:
         cursor = Cursor(
             place.name, kept if continues and not is_older else {}, key_function(key), size, binding, run._loops.snapshots,
-            masked=lambda text: masked(text, masks), warn=lambda text: _warn(run, place, text),
+            masked=lambda text: masked(text, masks), warn=lambda text: log_loop(run, place, text, "warning"),
             log_unreportable=lambda error: run._log_unreportable(f"place in the loop {place.name!r:.80}", error),
         )  # fmt: skip
         if cursor.kept:
@@ -358,15 +358,11 @@ def _log_resume(run: Run, place: LoopScope, count: int, total: int | None) -> No
         log_loop(run, place, f"resumed at item {count + 1}{of}, {count} passed over", resumed=count)
 
 
-def log_loop(run: Run, place: LoopScope, text: str, **facts: int) -> None:
+def log_loop(run: Run, place: LoopScope, text: str, level: Literal["info", "warning"] = "info", **facts: int) -> None:
     """Log a line about a loop, in the log of the job, with facts for programs, and in the log of the process."""
-    run._log(text if place.name == LOOP else f"{_plain_name(place.name)}: {text}", "info", **facts)
-    log.info("job %s: loop %s: %s", run.job_id, masked(place.name, run._secret_values), text)
-
-
-def _warn(run: Run, place: LoopScope, text: str) -> None:
-    run.log(text if place.name == LOOP else f"{_plain_name(place.name)}: {text}", "warning")
-    log.warning("job %s: loop %s: %s", run.job_id, masked(place.name, run._secret_values), text)
+    run._log(text if place.name == LOOP else f"{_plain_name(place.name)}: {text}", level, **facts)
+    write = log.info if level == "info" else log.warning
+    write("job %s: loop %s: %s", run.job_id, masked(place.name, run._secret_values), text)
 
 
 def _plain_name(name: str) -> str:
