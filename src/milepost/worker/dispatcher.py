@@ -228,8 +228,9 @@ class Dispatcher:
         self._worker = process_name()
         own = running or (lambda: self.app.runtime.heartbeat.job_ids)
         self._registration = WorkerRegistration(
-            self._blocking(), self._worker, types, concurrency, lambda: (own(), False), _do_nothing,
-            [schedule for app in apps for schedule in app.handlers.schedules.values()], code_release(self.app.settings, self.app.handlers),
+            self._blocking(), self._worker, types, concurrency, lambda: (own(), False),
+            schedules=[schedule for app in apps for schedule in app.handlers.schedules.values()],
+            release=code_release(self.app.settings, self.app.handlers),
         )  # fmt: skip
 
     def disable_thread(self) -> None:
@@ -313,7 +314,3 @@ def _record_at_exit() -> None:
     for dispatcher in _dispatchers:
         if dispatcher.has_unrecorded:
             dispatcher.end()
-
-
-def _do_nothing() -> None:
-    """Ignore the first registration."""

@@ -286,7 +286,7 @@ class WorkerRegistration:
         types: Collection[JobType],
         concurrency: int,
         running: Callable[[], tuple[tuple[str, ...], bool]],
-        on_registered: Callable[[], None],
+        on_registered: Callable[[], None] = lambda: None,
         schedules: Collection[Schedule] = (),
         release: str | None = None,
         queues: Iterable[str] = (),
