@@ -63,7 +63,7 @@ class ResultCodec:
     ) -> None:
         self.name = name_of(function)
         self._what, self._limit, self._remedy = what, limit, remedy
-        self._typed: Codec | None = None
+        self._typed: Codec | None
         try:
             self._typed = codec_of(typing.get_type_hints(function)["return"], "result")
         except Exception:  # noqa: BLE001 - whatever the annotation is, plain JSON is kept without it

@@ -372,7 +372,7 @@ def code_release(settings: Settings, handlers: Mapping[str, Handler[Any, Any]]) 
     """Return MILEPOST_RELEASE, else the version of the first distribution that is named as the package of a handler."""
     if settings.release is not None:
         return settings.release
-    packages = dict.fromkeys(handler.function.__module__.partition(".")[0] for handler in handlers.values())
+    packages = dict.fromkeys(package_of(handler.function) for handler in handlers.values())
     return next((version for version in map(_version, packages) if version is not None), None)
 
 
