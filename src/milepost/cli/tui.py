@@ -121,7 +121,8 @@ class Screen(App[None]):
             table.clear(columns=True)
             table.add_columns(*names)
             before = []
-        rows = [[Text("", justify=column.justify).append(column.cell(job)) for column in columns] for job in page.jobs]
+        shown = [[Text("", justify=column.justify).append(cell) for cell in column.cells] for column in columns]
+        rows = list(zip(*shown, strict=True))
         if before == [job.job_id for job in page.jobs]:
             for at, row in enumerate(rows):
                 for place, cell in enumerate(row):

@@ -60,9 +60,7 @@ class Column(NamedTuple):
 
     name: str
     justify: Literal["left", "right"]
-    min_width: int
-    """The width of the terminal from which on it is shown."""
-    cell: Callable[[Job], Text]
+    cells: list[Text]
 
 
 def columns_of(console: Console, jobs: Sequence[Job], width: int, *, utc: bool) -> list[Column]:
@@ -72,25 +70,23 @@ def columns_of(console: Console, jobs: Sequence[Job], width: int, *, utc: bool) 
     now = datetime.now(UTC)
     ids = short_ids(jobs)
     bar_width = max(8, min(26, width // 4 - 8))
-    columns = (
-        Column("", "left", 0, lambda job: Text(glyph(console, state_of(job)), style_of(job))),
-        Column("ID", "left", 0, lambda job: Text(ids[job.job_id], MUTED)),
-        Column("TYPE", "left", 0, lambda job: Text(clean(job.job_type)[:MAX_TYPE_WIDTH])),
-        Column("PROGRESS", "left", BAR_MIN_WIDTH, lambda job: bar(console, job.progress, bar_width, style_of(job))),
-        Column("%", "right", 0, lambda job: Text(progress_text(job))),
-        Column("LEFT", "right", BAR_MIN_WIDTH, lambda job: Text(_left(job, now))),
-        Column(
-            "CREATED",
-            "right",
-            AGE_MIN_WIDTH,
-            lambda job: Text(formatting.clock(job.created_at, utc=utc, now=now), MUTED),
-        ),
-        Column("TOOK", "right", TOOK_MIN_WIDTH, lambda job: Text(_took(job, now), MUTED)),
-        Column("TITLE", "left", TITLE_MIN_WIDTH, lambda job: Text(_title(job)[:MAX_TITLE_WIDTH])),
-        Column("ACTIVITY", "left", 0, lambda job: Text(clean(job.activity), MUTED)),
-    )
-    shown = [column for column in columns if width >= column.min_width]
-    sizes = {column.name: max((cells(column.name), *(column.cell(job).cell_len for job in jobs))) for column in shown}
+    shown: list[Column] = []
+
+    def add(name: str, justify: Literal["left", "right"], min_width: int, cell: Callable[[Job], Text]) -> None:
+        if width >= min_width:
+            shown.append(Column(name, justify, [cell(job) for job in jobs]))
+
+    add("", "left", 0, lambda job: Text(glyph(console, state_of(job)), style_of(job)))
+    add("ID", "left", 0, lambda job: Text(ids[job.job_id], MUTED))
+    add("TYPE", "left", 0, lambda job: Text(clean(job.job_type)[:MAX_TYPE_WIDTH]))
+    add("PROGRESS", "left", BAR_MIN_WIDTH, lambda job: bar(console, job.progress, bar_width, style_of(job)))
+    add("%", "right", 0, lambda job: Text(progress_text(job)))
+    add("LEFT", "right", BAR_MIN_WIDTH, lambda job: Text(_left(job, now)))
+    add("CREATED", "right", AGE_MIN_WIDTH, lambda job: Text(formatting.clock(job.created_at, utc=utc, now=now), MUTED))
+    add("TOOK", "right", TOOK_MIN_WIDTH, lambda job: Text(_took(job, now), MUTED))
+    add("TITLE", "left", TITLE_MIN_WIDTH, lambda job: Text(_title(job)[:MAX_TITLE_WIDTH]))
+    add("ACTIVITY", "left", 0, lambda job: Text(clean(job.activity), MUTED))
+    sizes = {column.name: max((cells(column.name), *(cell.cell_len for cell in column.cells))) for column in shown}
     least = min(sizes["ACTIVITY"], MIN_LAST_COLUMN_WIDTH)
     for name in YIELDING:
         if width - sum(sizes[column.name] + 2 for column in shown[:-1]) >= least:
@@ -104,14 +100,14 @@ def table(console: Console, jobs: Sequence[Job], *, utc: bool) -> RenderableType
     from rich.table import Table
     from rich.text import Text
 
-    *shown, last = columns_of(console, jobs, console.width, utc=utc)
+    columns = columns_of(console, jobs, console.width, utc=utc)
     grid = Table.grid(padding=(0, 2), pad_edge=False, expand=True)
-    for column in shown:
+    for column in columns[:-1]:
         grid.add_column(no_wrap=True, justify=column.justify)
     grid.add_column(no_wrap=True, overflow="ellipsis" if glyph(console, "dot") == "·" else "crop", ratio=1)
-    grid.add_row(*(Text(column.name, MUTED) for column in (*shown, last)))
-    for job in jobs:
-        grid.add_row(*(column.cell(job) for column in (*shown, last)))
+    grid.add_row(*(Text(column.name, MUTED) for column in columns))
+    for row in zip(*(column.cells for column in columns), strict=True):
+        grid.add_row(*row)
     return grid
 
 
