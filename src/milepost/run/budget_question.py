@@ -19,7 +19,7 @@ from milepost.core.transitions import plan_ask_from_below, plan_wake_below
 from milepost.core.usage import MAX_AMOUNT, MILLION, decode_millionths, encode_usage, millionths, shown
 from milepost.core.values import Question
 from milepost.run.checkpoints import write_question
-from milepost.run.heartbeat_state import stop_reason
+from milepost.run.heartbeat_state import stop_refused
 from milepost.run.outages import through_outages
 from milepost.run.questions import micros_of, questions_of, questions_text
 from milepost.run.usage import Overrun, budget_error, overrun_of
@@ -59,8 +59,7 @@ async def _ask(store: Store, run: Run, holder: str, usage: str | None) -> JobSus
     """Do it once. Return None if the questions of the job have changed meanwhile."""
     job, is_own = await store.get(holder), holder == run.job_id
     if job is None and is_own:
-        run.stop(stop_reason(None, run.token, "stopping"))
-        raise run._stop_reasons[0]
+        raise stop_refused(run, None, "stopping")
     overrun = await _overrun(store, job, usage) if job is not None else None
     now = await store.now()
     if job is None or overrun is None:

@@ -19,7 +19,7 @@ from milepost.core.transitions import plan_ask, plan_checkpoint, plan_keep_step,
 from milepost.core.transitions.change import Change
 from milepost.run import transaction
 from milepost.run.child_store import answer_children
-from milepost.run.heartbeat_state import stop_reason
+from milepost.run.heartbeat_state import stop_refused
 from milepost.run.outages import pause, through_outages
 from milepost.run.report import usage_text
 from milepost.stores.ids import new_operation_id
@@ -265,8 +265,7 @@ async def read_questions(store: Store, run: Run, *, until_stopped: bool) -> dict
     """Return the fields of QUESTION_FIELDS in the current record. `until_stopped` as in `write_checkpoint`."""
     job = await through_outages(store, run, lambda: store.get(run.job_id), until_stopped=until_stopped)
     if job is None:
-        run.stop(stop_reason(None, run.token, "stopping"))
-        raise run._stop_reasons[0]
+        raise stop_refused(run, None, "stopping")
     return {name: job.record.get(name) for name in QUESTION_FIELDS}
 
 
@@ -304,8 +303,7 @@ async def _write(
         if outcome.job is None:  # the job was deleted, with its parts, before these were written
             for key, _ in parts:
                 await store.kv_delete(key)
-        run.stop(stop_reason(outcome.job, run.token, "stopping" if outcome.job is None else "lost"))
-        raise run._stop_reasons[0]
+        raise stop_refused(run, outcome.job, "stopping" if outcome.job is None else "lost")
     return True
 
 

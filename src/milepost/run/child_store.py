@@ -12,7 +12,7 @@ from milepost.core.placement import after_groups
 from milepost.core.serialization import from_json, to_json
 from milepost.core.transitions import plan_create, plan_retry_child
 from milepost.run.crash_report import masked, secret_values_of
-from milepost.run.heartbeat_state import stop_reason
+from milepost.run.heartbeat_state import stop_refused
 from milepost.run.outages import through_outages
 from milepost.run.transaction import refuse_open_transaction
 from milepost.stores.cycles import CycleSearch
@@ -123,8 +123,7 @@ async def _reason(store: Store, run: Run, job_id: str, fields: Mapping[str, str]
     """Return why a child was not made, by field. Raises the RunStop of a lost run."""
     (state,) = await store.renew([(run.job_id, run.token)], None)
     if state != "live":
-        run.stop(stop_reason(await store.get(run.job_id), run.token, state))
-        raise run._stop_reasons[0]
+        raise stop_refused(run, await store.get(run.job_id), state)
     error = await group_error(store, job_id, fields)
     unknown = InvalidInputError("after", "a group that it follows was unknown; submit its members first")
     return _refused(fields, error or unknown)

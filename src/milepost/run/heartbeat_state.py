@@ -251,6 +251,12 @@ class HeartbeatState:
             one.forecast.record_profile(time)
 
 
+def stop_refused(run: Run, job: Job | None, state: str) -> RunStop:
+    """Stop a run whose write was refused, and return the RunStop to raise; `job` and `state` are as in `stop_reason`."""
+    run.stop(stop_reason(job, run.token, state))
+    return run._stop_reasons[0]
+
+
 def stop_reason(job: Job | None, token: str, state: str) -> RunStop:
     """Return the RunStop for a run, from its record and the state of its lease."""
     if job is None:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import InvalidInputError, StoreError
-from milepost.run.heartbeat_state import PendingReport, stop_reason
+from milepost.run.heartbeat_state import PendingReport, stop_refused
 from milepost.run.job_result import job_result
 from milepost.run.outcome import completed
 from milepost.stores.ids import new_operation_id
@@ -55,7 +55,7 @@ async def write_checkpoint_within(store: Any, run: Run, text: str) -> None:
     run.check()
     number = await store.put_checkpoint(run.job_id, run.token, text)
     if number is None:
-        await _raise_stop(store, run)
+        raise stop_refused(run, await store.get(run.job_id), "lost")
     run._transaction = RunTransaction(number)
 
 
@@ -71,17 +71,12 @@ async def finish_within(store: Any, run: Run, value: Any) -> None:
         outcome = completed(run, PendingReport(output, run._report(), run._take_lines()), result)
         answers = (await store.apply(outcome.writes)).outcomes
         if not answers[-1].accepted:
-            await _raise_stop(store, run)
+            raise stop_refused(run, await store.get(run.job_id), "lost")
         run._transaction = RunTransaction(await store.transaction_id(), outcome.writes[-1])
         run._is_finishing = True  # the heartbeat may have found that an earlier transaction was rolled back
     except BaseException:
         run._is_finishing = False
         raise
-
-
-async def _raise_stop(store: Any, run: Run) -> None:
-    run.stop(stop_reason(await store.get(run.job_id), run.token, "lost"))
-    raise run._stop_reasons[0]
 
 
 async def refuse_open_transaction(store: Any, run: Run, what: str) -> None:
