@@ -204,8 +204,8 @@ async def write_checkpoint(
     """
     with _in_order(heartbeat, run, report) as before:
         await _write(
-            store, run, "checkpoint", lambda operation_id: plan_checkpoint(operation_id, run.token, text, report), (),
-            until_stopped, reacquire, before,
+            store, run, "checkpoint", lambda operation_id: plan_checkpoint(operation_id, run.token, text, report),
+            until_stopped=until_stopped, reacquire=reacquire, before=before,
         )  # fmt: skip
 
 
@@ -227,8 +227,8 @@ async def write_step(
     """
     with _in_order(heartbeat, run, ("usage",)) as before:
         await _write(
-            store, run, "step", lambda operation_id: plan_keep_step(operation_id, run.token, steps, key, usage), parts,
-            until_stopped, reacquire, before,
+            store, run, "step", lambda operation_id: plan_keep_step(operation_id, run.token, steps, key, usage),
+            until_stopped=until_stopped, parts=parts, reacquire=reacquire, before=before,
         )  # fmt: skip
     run._kept_steps = steps
 
@@ -249,16 +249,7 @@ def _in_order(heartbeat: Heartbeat, run: Run, names: Iterable[str]) -> Iterator[
 async def write_question(store: Store, run: Run, values: Mapping[str, Any], *, until_stopped: bool) -> bool:
     """Write a question. The parameters, the result and what is raised are as in `CheckpointWriter.write_question`."""
     plan = plan_ask if "expires" in values else plan_settle_question
-    return await _write(
-        store,
-        run,
-        "question",
-        lambda operation_id: plan(operation_id, run.token, **values),
-        (),
-        until_stopped,
-        None,
-        (),
-    )
+    return await _write(store, run, "question", lambda one: plan(one, run.token, **values), until_stopped=until_stopped)
 
 
 async def read_questions(store: Store, run: Run, *, until_stopped: bool) -> dict[str, str | None]:
@@ -270,8 +261,8 @@ async def read_questions(store: Store, run: Run, *, until_stopped: bool) -> dict
 
 
 async def _write(
-    store: Store, run: Run, what: str, plan: Callable[[str], Change], parts: Parts, until_stopped: bool,
-    reacquire: ReacquireLease | None, before: Sequence[Write],
+    store: Store, run: Run, what: str, plan: Callable[[str], Change], *, until_stopped: bool, parts: Parts = (),
+    reacquire: ReacquireLease | None = None, before: Sequence[Write] = (),
 ) -> bool:  # fmt: skip
     """Write a change of a run after the writes `before`. Return False if it was refused though the run has its lease. Raises its RunStop."""
     await transaction.refuse_open_transaction(store, run, what)
