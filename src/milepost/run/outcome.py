@@ -233,15 +233,8 @@ def abandonment(run: Run, *, delay: int | None = None, stack: str | None = None)
     """
     reason = run._stop_reasons[0]
     if isinstance(reason, JobReleased):
-        return RunOutcome(
-            [
-                Write(
-                    run.job_id, plan_release(new_operation_id(), run.token, run._report(), stopping=True), answer=False
-                )
-            ],
-            None,
-        )
-    if isinstance(reason, JobTimedOut):
+        plan = plan_release(new_operation_id(), run.token, run._report(), stopping=True)
+    elif isinstance(reason, JobTimedOut):
         line, failure = report_exception(reason, run, FailureKind.TIMEOUT, stack)
         plan = plan_fail(
             new_operation_id(),
@@ -253,5 +246,6 @@ def abandonment(run: Run, *, delay: int | None = None, stack: str | None = None)
             stopping=True,
             why="timeout",
         )
-        return RunOutcome([Write(run.job_id, plan, answer=False)], None)
-    return None
+    else:
+        return None
+    return RunOutcome([Write(run.job_id, plan, answer=False)], None)
