@@ -231,6 +231,10 @@ def test_json_output_ends_with_ended_job(milepost: CommandRunner) -> None:
         (("run", "--app", "tests.cli.sample_app:nothing", "count", "1"), "is not a Jobs object"),
         (("run", *APP, "count", "--n", "1"), "Pass job parameters as n=..."),
         (("submit", *APP, "count", "-5"), "Pass job parameters after --"),
+        (
+            ("worker", "-q", "a,b", "tests.cli.sample_app:jobs"),
+            "--queue takes one queue, not 'a,b'; repeat it: -q a -q b",
+        ),
         (("worker", "./myapp.py:jobs"), "is not a module name; use MODULE:APP"),
         (("run", "--app", "", "count", "1"), "'' is not a module name"),
         (("types", "limit", "count", "\u00b2"), "limit must be a whole number of at least 1"),

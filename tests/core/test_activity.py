@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from milepost.core.activity import progress_text, waiting_text
+from milepost.core.activity import progress_text, stated_duration, waiting_text
 from milepost.core.job import ItemCounts, Job, JobStatus, Receipt, Stage, WaitingFor
 from milepost.core.serialization import to_micros
 from milepost.core.values import Attempt
@@ -36,7 +36,8 @@ def job(status: JobStatus, message: str = "", run_by: str = "worker", **fields: 
         (job(JobStatus.RUNNING, "Load finished", stages=(LOAD, EMBED)), "Embed 2,681 of 9,000 chunks"),
         (job(JobStatus.RUNNING, stages=(Stage("items", done=3),)), "3 items"),
         (job(JobStatus.RUNNING, item_counts=ItemCounts(5, 1)), "1 item failed"),
-        (job(JobStatus.RUNNING, "half way", stalled="No progress for 1 min"), "No progress for 1 min"),
+        (job(JobStatus.RUNNING, "half way", stalled="No progress for 1 min"), "No progress for 1 min · half way"),
+        (job(JobStatus.RUNNING, "Job created", stalled="No progress for 1 min"), "No progress for 1 min"),
         (job(JobStatus.COMPLETED, "Job cancelled by user"), ""),
         (job(JobStatus.COMPLETED, result={"summary": "412 chunks\nmore"}), "412 chunks"),
         (job(JobStatus.COMPLETED, "All done", "manual"), "All done"),
@@ -150,3 +151,20 @@ def test_progress_text_shows_the_stage_when_the_whole_is_unknown() -> None:
     for status in (JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.PENDING):
         assert progress_text(job(status, progress_known=False)) == "", "how much was left is unknown"
     assert progress_text(job(JobStatus.COMPLETED, progress_known=False)) == "40%"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.05, "50 ms"),
+        (2, "2 s"),
+        (2.5, "2.5 s"),
+        (10, "10 s"),
+        (600, "10 min"),
+        (601, "10 min 1 s"),
+        (7200, "2 h"),
+        (36_000, "10 h"),
+    ],
+)
+def test_chosen_duration_has_no_part_of_zero(seconds: float, said: str) -> None:
+    assert stated_duration(seconds) == said

@@ -29,7 +29,8 @@ function lines(events: readonly EventRecord[]): Line[] {
         const at = typeof line.at === "number" ? new Date(line.at / 1000).toISOString() : typeof line.at === "string" ? line.at : null;
         found.push({ at: at ?? event.at ?? null, level: String(line.level ?? "info").toLowerCase(), text: String(line.text ?? "") });
       }
-    } else if (typeof event.message === "string" && event.message !== "" && event.message !== said) {
+    } else if (event.kind !== "stalled" && typeof event.message === "string" && event.message !== "" && event.message !== said) {
+      // A stall comes long after the message that it repeats.
       said = event.message;
       found.push({ at: event.at ?? null, level: "message", text: said });
     }

@@ -82,6 +82,11 @@ def duration(seconds: float) -> str:
     return f"{whole // DAY} d {whole % DAY // HOUR} h"
 
 
+def stated_duration(seconds: float) -> str:
+    """Return a duration that was chosen, not measured, without a part that is 0: ``2 s``, ``10 min``, ``1 h 30 min``."""
+    return re.sub(r"\.0(?= s$)| 0 \w+$", "", duration(seconds))
+
+
 CREATED_MESSAGE = "Job created"
 """The message of a new job until its caller sets one; it says nothing about the work."""
 LOOP_STAGE = "items"
@@ -234,7 +239,7 @@ def _resumes(job: Job, name: str, done: int, total: int | None) -> str:
 
 def _running(job: Job) -> str:
     if job.stalled:
-        return job.stalled
+        return " · ".join(filter(None, (job.stalled, own_message(job))))
     counts = job.waiting_for.members if job.run_by == "manual" and job.waiting_for is not None else None
     if counts is not None:  # a batch
         return members_text(counts, " jobs") if job.progress_known else f"Open: {members_text(counts, ' jobs so far')}"

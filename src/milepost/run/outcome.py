@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from milepost.core.activity import duration
+from milepost.core.activity import stated_duration
 from milepost.core.errors import (
     JobCancelled,
     JobPaused,
@@ -161,7 +161,7 @@ def postponed(
     start, report = _unused_start(run, how), pending.report
     if how != "never_started":
         at = f" (gate {gate})" if gate is not None else ""
-        report = {**report, "message": f"Snoozed for {duration(delay / 1_000_000).replace('.0 s', ' s')}{at}"}
+        report = {**report, "message": f"Snoozed for {stated_duration(delay / 1_000_000)}{at}"}
     plan = plan_release(new_operation_id(), run.token, report, delay=delay, gate=gate, start=start)
     return _ending(run, pending, plan, how)
 

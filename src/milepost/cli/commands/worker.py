@@ -245,6 +245,11 @@ def worker(
     jobs = create_jobs(context, app)
     if not jobs.handlers:
         raise click.UsageError(f"{app} has no job types; decorate a function with @jobs.job")
+    for queue in queues:
+        if "," in queue and all(handler.type_options.queue != queue for handler in jobs.handlers.values()):
+            raise click.UsageError(
+                f"--queue takes one queue, not {queue!r:.80}; repeat it: {' '.join(f'-q {one}' for one in queue.split(',') if one)}"
+            )
     idle = None if exit_when_idle is None else seconds(exit_when_idle, "--exit-when-idle")
     worker: Worker = jobs.worker(concurrency=concurrency, queues=queues or None, max_jobs=max_jobs, exit_when_idle=idle)
     manager = context.open()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from milepost.core.activity import duration
+from milepost.core.activity import duration, stated_duration
 from milepost.core.serialization import from_micros, to_json
 from milepost.run.forecast.eta import Remaining, remaining
 from milepost.run.forecast.history import RunHistory, RunProfile, Timeline
@@ -95,7 +95,7 @@ def _begin(profile: RunProfile, name: str) -> float:
 def reason(timeline: Timeline, threshold: float, why: str) -> str:
     """Return the reason of a stall as people read it."""
     where = timeline.part.name
-    return f"No progress for more than {duration(threshold)}{f' in {where}' if where else ''} ({why})"
+    return f"No progress for more than {stated_duration(threshold)}{f' in {where}' if where else ''} ({why})"
 
 
 MIN_FORECAST_AGE = 1.0
