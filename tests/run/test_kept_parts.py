@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from milepost.core.record_codec import results_prefix
 from milepost.run.results import PartWriter, part_key
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.sync_bridge import run_sync
+from tests.waiting import PATIENCE
 
 
 class BusyStore(MemoryStore):
@@ -52,3 +54,41 @@ def test_parts_are_deleted_in_two_threads_at_the_end_of_a_process() -> None:
     store.meanwhile = writer.delete_outdated
     writer.delete_outdated()
     assert left(store) == []
+
+
+class RunOfTwoThreads:
+    """A run whose part a beat has taken, but not handed on yet, when the thread of the ended code looks for it."""
+
+    job_id = "one"
+
+    def __init__(self) -> None:
+        self.parts = [(part_key(self.job_id, "1"), "[]")]
+        self.taken, self.may_go_on = threading.Event(), threading.Event()
+
+    def _take_parts(self, *, at_end: bool = False) -> list[tuple[str, str]]:
+        parts, self.parts = self.parts, []
+        if parts:
+            self.taken.set()
+            assert self.may_go_on.wait(PATIENCE)
+        return parts
+
+
+def test_end_of_a_run_waits_for_the_part_that_a_beat_is_taking() -> None:
+    """A job that was suspended in this moment continued without the part, and processed its items again."""
+    store, run = MemoryStore(), RunOfTwoThreads()
+    writer = PartWriter(store, 60.0)
+    found: list[str] = []
+
+    def end() -> None:
+        writer.finish(run)
+        found.extend(left(store))
+
+    beat, ended = threading.Thread(target=writer.write, args=([run],)), threading.Thread(target=end)
+    beat.start()
+    assert run.taken.wait(PATIENCE)
+    ended.start()
+    ended.join(0.2)  # it must not be over yet; if it is, it has found nothing
+    run.may_go_on.set()
+    beat.join(PATIENCE)
+    ended.join(PATIENCE)
+    assert found == [part_key("one", "1")]

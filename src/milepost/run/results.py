@@ -222,6 +222,8 @@ class PartWriter:
         self._has_parts: set[str] = set()
         self._ended: set[str] = set()
         self._writing = threading.Lock()
+        self._lock = threading.Lock()
+        """Held while parts pass from a run to `_waiting`, and at each look at it, so that no thread misses one; never in a request."""
 
     def write(self, runs: Iterable[HasParts], until: float = math.inf) -> None:
         """Write the new parts of runs. A part that the store rejects waits for the next call.
@@ -230,7 +232,7 @@ class PartWriter:
         raises nor delays the lease renewals of the same beat by more than one part.
         """
         for run in runs:
-            self._take(run, run._take_parts())
+            self._take(run)
         try:
             while self._write_next(blocking=False):  # renewals do not wait for runs that end
                 if self._monotonic() >= until:
@@ -240,8 +242,8 @@ class PartWriter:
 
     def has_waiting(self, run: HasParts) -> bool:
         """Return whether parts of a run whose code has ended are not written yet."""
-        self._take(run, run._take_parts(at_end=True))
-        return bool(self._waiting) and self._first(results_prefix(run.job_id)) is not None
+        self._take(run, at_end=True)
+        return self._first(results_prefix(run.job_id)) is not None
 
     def finish(self, run: HasParts) -> None:
         """Write the parts of a run whose code has ended, before its outcome: the job may start again at once. Raises StoreError."""
@@ -250,7 +252,8 @@ class PartWriter:
                 pass
 
     def _first(self, prefix: str) -> tuple[str, str] | None:
-        return next((part for part in self._waiting if part[0].startswith(prefix)), None)
+        with self._lock:
+            return next((part for part in self._waiting if part[0].startswith(prefix)), None)
 
     def _write_next(self, prefix: str = "", *, blocking: bool = True) -> bool:
         """Write the first part that waits, of those with a prefix; return False if there is none.
@@ -263,21 +266,24 @@ class PartWriter:
             part = self._first(prefix)
             if part is not None:
                 run_sync(self._store.kv_put(*part, ttl=self._ttl))
-                self._waiting.remove(part)
+                with self._lock:
+                    self._waiting.remove(part)
             return part is not None
         finally:
             self._writing.release()
 
     def leave(self, run: HasParts) -> None:
         """Take the parts that a run leaves at its end; the next beat writes them."""
-        self._take(run, run._take_parts(at_end=True))
+        self._take(run, at_end=True)
         if run.job_id in self._has_parts:
             self._ended.add(run.job_id)
 
-    def _take(self, run: HasParts, parts: list[tuple[str, str]]) -> None:
-        if parts:
-            self._has_parts.add(run.job_id)
-            self._waiting += parts
+    def _take(self, run: HasParts, *, at_end: bool = False) -> None:
+        with self._lock:
+            parts = run._take_parts(at_end=at_end)
+            if parts:
+                self._has_parts.add(run.job_id)
+                self._waiting += parts
 
     def discard(self, job_id: str, cursors: Iterable[Mapping[str, Any]]) -> None:
         """Delete the parts in the cursors and steps of a completed job at the next `delete_outdated`."""
