@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
+from milepost.core.defaults import RENEWALS_PER_LEASE
 from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
+from milepost.settings import Settings
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.sync_bridge import run_sync
 from tests.simulation.world import Process, World
@@ -72,6 +75,24 @@ class Server:
         self._sweep_limit = sweep_limit
         self._waiters: list[tuple[Callable[[], Any], int, Callable[[Any], None]]] = []
         self.start_empty()
+
+    def clock_stepped_unseen(self, settings: Settings) -> bool:
+        """Return whether its clock stepped at most a lease ago, and soon after another step or an outage, or before one.
+
+        An outage since then is no time: no run renews its lease in it. One that begins before the next renewals, and lasts
+        until a lease after the step, looks like rare sweeps.
+        """
+        lease = settings.lease * 1e6
+        renewed = lease / RENEWALS_PER_LEASE + settings.heartbeat * 1e6
+
+        def passed(at: int) -> int:
+            return self.world.now - at - sum(end - max(begin, at) for begin, end in self.outages if end > at)
+
+        recent = [at for at in self.clock_steps if passed(at) < lease]
+        for at, (begin, end) in product(recent, self.outages):
+            if 0 <= at - end < lease or (0 <= begin - at < renewed and end - at >= lease):
+                return True
+        return any(then - at < lease / 3 for at, then in pairwise(recent))
 
     def start_empty(self) -> None:
         """Start with no records, as a server without persistence does."""

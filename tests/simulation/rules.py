@@ -6,10 +6,8 @@ The server's records are looked at directly, in the instant of each change, so n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
-from milepost.core.defaults import RENEWALS_PER_LEASE
 from milepost.core.placement import starts_at
 from milepost.core.transitions.table import ACTIVE, TERMINAL
 from milepost.run.run import Run
@@ -243,7 +241,7 @@ class Rules:
                 self.fail("limit-holds", f"{taken} runs of {new['type']}, limit {limit}")
 
     def _check_lost(self, old: Any, status: str) -> None:
-        if self._clock_stepped_unseen():
+        if self.server.clock_stepped_unseen(self.settings):
             return  # no run renews its lease between such steps
         token = old.get("token")
         if token in self._started and token not in self.begun:
@@ -259,21 +257,6 @@ class Rules:
         quiet = self.world.now - max(process.disturbed_at, since)
         if self._is_well(process) and not run.cancelled and quiet > (self.settings.lease + 1) * 1e6:
             self.fail("healthy-run-is-kept", f"a healthy run was taken as lost, and the job is {status}")
-
-    def _clock_stepped_unseen(self) -> bool:
-        """Return whether the server's clock stepped at most a lease ago, and soon after another step or an outage, or before one.
-
-        An outage since then is no time: no run renews its lease in it. One before the next renewals looks like rare sweeps.
-        """
-        lease, outages = self.settings.lease * 1e6, self.server.outages
-        renewed = lease / RENEWALS_PER_LEASE + self.settings.heartbeat * 1e6
-
-        def passed(at: int) -> int:
-            return self.world.now - at - sum(end - max(begin, at) for begin, end in outages if end > at)
-
-        recent = [at for at in self.server.clock_steps if passed(at) < lease]
-        is_near = any(0 <= at - end < lease or 0 <= begin - at < renewed for at in recent for begin, end in outages)
-        return is_near or any(then - at < lease / 3 for at, then in pairwise(recent))
 
     def is_draining(self, job_id: str, record: Mapping[str, str]) -> bool:
         """Return whether a draining lease of a job, or of one with its unique key, keeps it from starting."""
