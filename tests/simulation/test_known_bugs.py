@@ -23,7 +23,7 @@ FOUND = {
     "starved sweep": 28,
     "late claim": 5,
     "second outage": 87,
-    "outage within hold": 237,
+    "outage within hold": 477,
     "renewal before hold": 37,
     "counted release": 277,
     "slow begin": 1,
