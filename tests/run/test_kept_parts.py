@@ -63,13 +63,13 @@ class RunOfTwoThreads:
 
     def __init__(self) -> None:
         self.parts = [(part_key(self.job_id, "1"), "[]")]
-        self.taken, self.may_go_on = threading.Event(), threading.Event()
+        self.taken, self.released = threading.Event(), threading.Event()
 
     def _take_parts(self, *, at_end: bool = False) -> list[tuple[str, str]]:
         parts, self.parts = self.parts, []
         if parts:
             self.taken.set()
-            assert self.may_go_on.wait(PATIENCE)
+            assert self.released.wait(PATIENCE)
         return parts
 
 
@@ -88,7 +88,7 @@ def test_end_of_a_run_waits_for_the_part_that_a_beat_is_taking() -> None:
     assert run.taken.wait(PATIENCE)
     ended.start()
     ended.join(0.2)  # it must not be over yet; if it is, it has found nothing
-    run.may_go_on.set()
+    run.released.set()
     beat.join(PATIENCE)
     ended.join(PATIENCE)
     assert found == [part_key("one", "1")]

@@ -243,7 +243,7 @@ class PartWriter:
     def has_waiting(self, run: HasParts) -> bool:
         """Return whether parts of a run whose code has ended are not written yet."""
         self._take(run, at_end=True)
-        return self._first(results_prefix(run.job_id)) is not None
+        return bool(self._waiting) and self._first(results_prefix(run.job_id)) is not None
 
     def finish(self, run: HasParts) -> None:
         """Write the parts of a run whose code has ended, before its outcome: the job may start again at once. Raises StoreError."""
