@@ -67,7 +67,7 @@ def test_record_is_hash_while_active_and_string_after(redis_server: RedisServer,
         assert client.type(key) == "hash"
         assert run_sync(store.events("a"))[: len(before)] == before
         assert retried is not None
-        gone = {"completed", "error", "failure", "started", "worker"}
+        gone = {"completed", "error", "failure", "message", "started", "worker"}
         assert set(at_rest.record) - set(retried.record) <= gone
         assert retried.record["metadata"] == '{"deep":[[],{}]}'
 
