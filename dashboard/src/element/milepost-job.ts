@@ -6,7 +6,7 @@
 import { serverNow } from "../live/offset";
 import { progressText, isProgressUnknown } from "../text/progress";
 import { plain } from "../text/plain";
-import { elapsed, percent, remaining } from "../text/time";
+import { percent, preciseDuration, remaining } from "../text/time";
 import type { Row } from "../wire/types";
 import { listen } from "./shared";
 
@@ -130,11 +130,8 @@ class MilepostJob extends HTMLElement {
     says.textContent = plain(job.activity);
     left.title = rest?.range ?? "";
     left.textContent =
-      rest !== null
-        ? rest.text
-        : job.completed_at != null && job.started_at != null
-          ? `ran ${elapsed(job.started_at, job.completed_at, 0)}`
-          : "";
+      rest?.text ??
+      (job.completed_at && job.started_at ? `ran ${preciseDuration((Date.parse(job.completed_at) - Date.parse(job.started_at)) / 1000)}` : "");
   }
 }
 

@@ -6,7 +6,7 @@ import { useAction } from "../shell/action";
 import { pageAt } from "../shell/address";
 import { mayWrite } from "../shell/session";
 import { showToast } from "../shell/toasts";
-import { ago, duration, formatCount, localTime, utcTime } from "../text/time";
+import { ago, formatCount, localTime, statedDuration, utcTime } from "../text/time";
 import { call } from "../wire/api";
 import type { JobRecord, Schedule, ScheduleList } from "../wire/types";
 import { usePolled } from "./polled";
@@ -41,7 +41,7 @@ export function SchedulesPage() {
   );
 }
 
-const when = (one: Schedule): string => (one.every === null ? `${one.cron ?? ""} ${one.tz}` : `every ${duration(one.every * 1000).replace(/ 0\u00a0.*/, "")}`);
+const when = (one: Schedule): string => (one.every === null ? `${one.cron ?? ""} ${one.tz}` : `every ${statedDuration(one.every * 1000)}`);
 
 function ScheduleItem({ schedule, again }: { schedule: Schedule; again: () => Promise<void> }) {
   const at = now.value;
@@ -79,14 +79,14 @@ function ScheduleItem({ schedule, again }: { schedule: Schedule; again: () => Pr
         )}
         {schedule.upcoming.length > 0 && (
           <>
-          <p class="muted">Next ticks</p>
-          <ol class="ticks" aria-label={`Next ticks of ${schedule.name}`}>
-            {schedule.upcoming.map((tick) => (
-              <li key={tick} title={utcTime(tick)}>
-                {localTime(tick)}
-              </li>
-            ))}
-          </ol>
+            <p class="muted">Next ticks</p>
+            <ol class="ticks" aria-label={`Next ticks of ${schedule.name}`}>
+              {schedule.upcoming.map((tick) => (
+                <li key={tick} title={utcTime(tick)}>
+                  {localTime(tick)}
+                </li>
+              ))}
+            </ol>
           </>
         )}
       </div>

@@ -6,10 +6,14 @@ const unit = (count: number | string, name: string): string => `${count}\u00a0${
 
 export function duration(milliseconds: number): string {
   const seconds = Math.max(0, Math.floor(milliseconds / 1000));
-  const [size, name, rest, lower] = seconds < 3600 ? [60, "min", 1, "s"] as const : seconds < 86_400 ? [3600, "h", 60, "min"] as const : [86_400, "d", 3600, "h"] as const;
-  const lowerPart = unit(Math.floor((seconds % size) / rest), lower);
-  return seconds < 60 ? lowerPart : `${unit(Math.floor(seconds / size), name)} ${lowerPart}`;
+  if (seconds < 60) return unit(seconds, "s");
+  if (seconds < 3600) return `${unit(Math.floor(seconds / 60), "min")} ${unit(seconds % 60, "s")}`;
+  if (seconds < 86_400) return `${unit(Math.floor(seconds / 3600), "h")} ${unit(Math.floor(seconds / 60) % 60, "min")}`;
+  return `${unit(Math.floor(seconds / 86_400), "d")} ${unit(Math.floor(seconds / 3600) % 24, "h")}`;
 }
+
+/** A duration that was chosen, not measured, without a part that is 0: "10 min". */
+export const statedDuration = (milliseconds: number): string => duration(milliseconds).replace(/ 0\u00a0.*/, "");
 
 /** A short duration with its fraction, for values that are often below a second. */
 export function preciseDuration(seconds: number | null | undefined): string {
@@ -59,13 +63,13 @@ export function timeLeftRange(eta: Eta | null, now: number): string | null {
 
 /** The age of an update in milliseconds from which on it is said. */
 const NEWS = 10_000;
-/** "as of 12 s ago", or empty if the update is new or unknown. */
-const asOfUpdate = (updated: string | null, now: number): string =>
-  updated === null || now - Date.parse(updated) < NEWS ? "" : `as of ${ago(updated, now)}`;
+/** The age of an update after the given words: "as of 12 s ago"; empty if the update is new or unknown. */
+const ageOf = (updated: string | null, now: number, words: string): string =>
+  updated === null || now - Date.parse(updated) < NEWS ? "" : `${words} ${ago(updated, now)}`;
 
 /** "time left unknown, last change 12 min ago": that is the only sign of code that hangs, since its worker renews the lease. */
 export const unknownLeft = (updated: string | null, now: number): string =>
-  `time left unknown${asOfUpdate(updated, now).replace("as of", ", last change")}`;
+  `time left unknown${ageOf(updated, now, ", last change")}`;
 
 /** What is known of the time left: "47 s", how old that is if not new ("as of 12 s ago"), both as text, and the range. */
 export interface Remaining {
@@ -85,7 +89,7 @@ export function remaining(
 ): Remaining | null {
   if (status !== "running" || stalled || eta === null) return null;
   const at = updated_at === null ? now : Date.parse(updated_at);
-  const asOf = asOfUpdate(updated_at, now);
+  const asOf = ageOf(updated_at, now, "as of");
   const left = asOf !== "" && Date.parse(eta.latest) < now ? null : timeLeft(eta, at);
   if (left === null) return null;
   return { left, asOf, text: `${about(left)} left ${asOf}`.trimEnd(), range: timeLeftRange(eta, at) };
