@@ -66,8 +66,8 @@ class CommandContext:
 
         return run_sync(with_member_progress(self.manager.store, jobs))
 
-    def with_start_forecast(self, jobs: Sequence[Job]) -> list[Job]:
-        """Return the jobs. Those that are pending get their start forecasts, which a server sends with the jobs.
+    def described(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return the jobs with what a server adds: pending ones get their start forecasts.
 
         If the lease of a running job has ended and no process has recovered it, its activity says so. A server would have recovered it.
         """

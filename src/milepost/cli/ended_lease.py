@@ -17,7 +17,5 @@ def with_ended_lease(job: Job, now: datetime | None = None) -> Job:
     now = now or datetime.now(UTC)
     if ended is None or (now - ended).total_seconds() < NOTICE_SECONDS:
         return job
-    shown = Job.stored(job.job_id, job.record)
     text = f"Lease ended {formatting.age(ended, now)} and no process has recovered the job; start a worker or a server"
-    object.__setattr__(shown, "_activity", text)
-    return shown
+    return Job.stored(job.job_id, job.record)._say(text)

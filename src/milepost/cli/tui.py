@@ -92,7 +92,7 @@ class Screen(App[None]):
             return
         try:
             page = find_jobs(self._command_context, self._text, ROWS)
-            jobs = self._command_context.with_start_forecast(page.jobs)
+            jobs = self._command_context.described(page.jobs)
             manager = self._command_context.manager
             counts = {name: manager.count_jobs(status=name) for name in ("running", "pending", "failed")}
             counts["stalled"] = manager.count_jobs(stalled=True)

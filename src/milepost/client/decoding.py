@@ -34,9 +34,8 @@ class AccessDeniedError(MilepostError, PermissionError):
 def decode_job(data: dict[str, Any]) -> Job:
     """Return a Job, with the activity that the server says; fields unknown to this release are ignored."""
     job = Job(**{one.name: one.load(data[one.name]) for one in PUBLIC if one.name in data})
-    if isinstance(said := data.get("activity"), str):
-        object.__setattr__(job, "_activity", said)
-    return job
+    said = data.get("activity")
+    return job._say(said) if isinstance(said, str) else job
 
 
 def decode_event(data: dict[str, Any]) -> Event:

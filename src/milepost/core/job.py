@@ -81,6 +81,11 @@ class Job(JobFields, Generic[R_co]):
         """Return one line on what the job does: why it waits, its stage and count, its error, or who cancelled it."""
         return getattr(self, "_activity", None) or activity(self)
 
+    def _say(self, activity: str) -> Job:
+        """Let the job have this `activity`, from a place that knows more than its record, and return it."""
+        object.__setattr__(self, "_activity", activity)
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; times are ISO 8601 with ``+00:00``."""
         data = {one.name: jsonable(getattr(self, one.name)) for one in PUBLIC}

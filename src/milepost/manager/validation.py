@@ -22,7 +22,7 @@ from milepost.core.errors import (
 )
 from milepost.core.job import Job, JobStatus
 from milepost.core.limits import ready_name, slot_name
-from milepost.core.options import json_object
+from milepost.core.options import QUEUE_BYTES, json_object
 from milepost.core.placement import groups_joined
 from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.serialization import (
@@ -227,7 +227,7 @@ def history_filter(job_type: str | None, queue: str | None) -> dict[str, str | N
     if job_type is not None:
         validate_job_type(job_type)
     if queue is not None:
-        validate_key(queue, "queue", 128)
+        validate_key(queue, "queue", QUEUE_BYTES)
     return {"job_type": job_type, "queue": queue}
 
 

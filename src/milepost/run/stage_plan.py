@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.serialization import finite_number, single_line, wrong_type
+from milepost.core.serialization import finite_number, safe_str, single_line, wrong_type
 
 
 def weights_of(stages: Iterable[object]) -> dict[str, float]:
@@ -17,7 +17,7 @@ def weights_of(stages: Iterable[object]) -> dict[str, float]:
                 weights[name] = float(number)
             case _:
                 text = "must be a name, or a name and a weight above 0, such as 'Load' or ('Embed', 9)"
-                raise InvalidInputError("plan", f"{single_line(_shown(stage), 80)} {text}")
+                raise InvalidInputError("plan", f"{single_line(safe_str(stage), 80)} {text}")
     return weights
 
 
@@ -26,10 +26,3 @@ def weights_of_mapping(plan: Mapping[str, float] | None) -> dict[str, float]:
     if plan is not None and not isinstance(plan, Mapping):
         raise wrong_type("plan", plan, '; pass names with weights, such as {"Load": 1, "Embed": 9}')
     return weights_of((plan or {}).items())
-
-
-def _shown(stage: object) -> str:
-    try:
-        return repr(stage)
-    except ValueError:  # Python refuses to print a number of thousands of digits
-        return "a stage with a number of thousands of digits"

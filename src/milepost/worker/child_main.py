@@ -268,7 +268,7 @@ class Child:
         """
         is_copy = os.getpid() != self._pid  # forked by the code of a job, such as a process of multiprocessing
         if self._has_worker and not is_copy:
-            self._ignored_sigterm = True
+            self._ignored_sigterm = True  # before this look: `_handle` sets and looks in the opposite order
             if not self._is_terminated:
                 return
         run = self._run

@@ -91,7 +91,7 @@ def show(words: tuple[str, ...]) -> int:
     """Show the details of a job (default: the newest job)."""
     context = current()
     for at, word in enumerate(words or ("@last",)):
-        (job,) = context.with_start_forecast(context.with_member_progress([resolve_job(context, word)]))
+        (job,) = context.described(context.with_member_progress([resolve_job(context, word)]))
         if context.json:
             echo_json(job.to_dict())
             continue

@@ -71,11 +71,11 @@ def _print(context: CommandContext, text: str, limit: int | None) -> int:
     jobs: list[Job] = []
     for page in pages(context, text, limit):
         if context.json:
-            for job in context.with_start_forecast(page.jobs):
+            for job in context.described(page.jobs):
                 echo_json(job.to_dict())
         jobs += page.jobs
     if not context.json:
-        shown = context.with_start_forecast(jobs)
+        shown = context.described(jobs)
         sys.stdout.write("".join(line + "\n" for line in plain_lines(shown, utc=context.utc)))
         sys.stdout.flush()
     if not jobs and not text:
@@ -97,7 +97,7 @@ def _render(context: CommandContext, text: str, limit: int | None) -> Renderable
         counts = {}
     head = list_summary(context.console, len(jobs), page.total, page.total_at_least, counts)
     if jobs:
-        return Group(head, table(context.console, context.with_start_forecast(jobs), utc=context.utc))
+        return Group(head, table(context.console, context.described(jobs), utc=context.utc))
     if text:
         return Group(head, Text(f"No jobs match {text}. Remove a term, or list all jobs: milepost ls"))
     return Group(head, Text(no_jobs_text(context, "No")))
@@ -142,7 +142,7 @@ def _changes(context: CommandContext, text: str, limit: int) -> Iterator[None]:
     while True:
         changed = [job for job in reversed(jobs) if seen.get(job.job_id) != (job.version, job.stalled)]
         seen.update((job.job_id, (job.version, job.stalled)) for job in changed)
-        for job in changed if context.json else context.with_start_forecast(changed):
+        for job in changed if context.json else context.described(changed):
             if context.json:
                 echo_json(job.to_dict())
             else:

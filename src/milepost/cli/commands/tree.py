@@ -34,7 +34,7 @@ def tree(words: tuple[str, ...], limit: int) -> int:
     context = current()
     jobs, _ = select_jobs(context, words)
     found = [one for job in context.with_member_progress(jobs) for one in _walk(context, job, limit, 0)]
-    shown = iter(context.with_start_forecast([one for _, one in found if isinstance(one, Job)]))
+    shown = iter(context.described([one for _, one in found if isinstance(one, Job)]))
     for depth, one in found:
         if isinstance(one, int):
             if not context.json:
