@@ -66,7 +66,7 @@ def test_run_of_a_killed_worker_is_shown_as_lost(
     # Killed at once, the code of the job may not have started.
     end = "worker lost" if killed == "later" else "worker lost, not counted as a crash"
     first = timeline.get_by_role("listitem").nth(1)
-    expect(first).to_have_text(re.compile(rf"Attempt 1 on [^:]+:{worker.pid}: {end}lost after \d+.s"))
+    expect(first).to_have_text(re.compile(rf"Attempt 1 on [^:]+:{worker.pid}: {end}lost after \d+(\.\d)?\ss"))
     expect(timeline).to_contain_text(f"Started again on {os.uname().nodename}:{os.getpid()}")
     expect(timeline).not_to_contain_text("in the queue")  # the time until the lease ended is none in the queue
     expect(panel.get_by_role("heading")).to_have_count(2)
