@@ -21,9 +21,9 @@ from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
 
 PATIENCE = 120.0
-SILENT = """
-SELECT 1 FROM pg_stat_activity
-WHERE state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '0.2 s'
+OPEN_TRANSACTIONS = """
+SELECT pid, xact_start FROM pg_stat_activity
+WHERE xact_start IS NOT NULL AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 
 
@@ -88,9 +88,15 @@ def is_stopped(pid: int) -> bool:
 def is_writable(url: str) -> bool:
     """Return whether no process keeps locks of SQLite or PostgreSQL for long; Redis has no such locks."""
     if url.startswith("postgresql"):
-        time.sleep(0.2)
-        with psycopg.connect(url, autocommit=True) as sessions:
-            return sessions.execute(SILENT).fetchone() is None
+        time.sleep(0.2)  # the server executes what it has received
+        deadline = time.monotonic() + 0.5
+        with psycopg.connect(url, autocommit=True) as session:
+            # Not by their state: a pipeline whose end was not sent is "active".
+            lasting = set(session.execute(OPEN_TRANSACTIONS))
+            while lasting and time.monotonic() < deadline:
+                time.sleep(0.02)
+                lasting &= set(session.execute(OPEN_TRANSACTIONS))
+        return not lasting
     if not url.startswith("sqlite"):
         return True
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.2, isolation_level=None)) as probe:
