@@ -18,6 +18,7 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
 from milepost.django import checks, tasks_api
 from milepost.django.execution import handler_of
+from milepost.django.handlers import DjangoHandlers
 from milepost.django.results import result_of, update
 from milepost.django.task import MilepostTask, find_task, import_tasks, known_tasks, options_of
 from milepost.manager.validation import submit_fields
@@ -65,7 +66,7 @@ class Backend(tasks_api.BaseTaskBackend):
         with _lock:
             key = (self.alias, url, namespace)
             if key not in _jobs:
-                handlers = _handlers.setdefault(self.alias, Handlers())
+                handlers = _handlers.setdefault(self.alias, DjangoHandlers())
                 _jobs[key] = Jobs(url, options=replace(defaults, namespace=namespace), handlers=handlers)
             return _jobs[key]
 

@@ -1,17 +1,13 @@
-"""Runs a task in a worker, with Django's signals and fresh database connections."""
+"""Runs a task in a worker, with Django's signals."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-from asgiref.sync import sync_to_async
-from django.db import close_old_connections, reset_queries
 
 from milepost.core.job import Job, JobStatus
 from milepost.django import tasks_api
@@ -43,7 +39,6 @@ def handler_of(task: Any, backend: Backend) -> Handler[Any, Any]:
         context = (TaskContext(task_result=result, run=run),) if task.takes_context else ()
         return result, context
 
-    @fresh_connections()
     def ended(job: Job) -> None:
         error = raised.pop(job.job_id, None)
         if error is None or job.status is JobStatus.COMPLETED:
@@ -65,17 +60,15 @@ def handler_of(task: Any, backend: Backend) -> Handler[Any, Any]:
             raised.popitem(last=False)
 
     def run_task(run: Run, args: list[Any] = [], kwargs: dict[str, Any] = {}) -> Any:  # noqa: B006 - copied for each run
-        with fresh_connections():
-            result, context = started(run)
-            tasks_api.task_started.send(sender=sender, task_result=result)
-            try:
-                return tasks_api.normalize_json(task.func(*context, *args, **kwargs))
-            except BaseException as error:
-                failed(run, error)
-                raise
+        result, context = started(run)
+        tasks_api.task_started.send(sender=sender, task_result=result)
+        try:
+            return tasks_api.normalize_json(task.func(*context, *args, **kwargs))
+        except BaseException as error:
+            failed(run, error)
+            raise
 
     async def run_async_task(run: AsyncRun, args: list[Any] = [], kwargs: dict[str, Any] = {}) -> Any:  # noqa: B006
-        await _arefresh_connections()
         try:
             result, context = started(run)
             await tasks_api.task_started.asend(sender=sender, task_result=result)
@@ -83,8 +76,6 @@ def handler_of(task: Any, backend: Backend) -> Handler[Any, Any]:
         except BaseException as error:
             failed(run, error)
             raise
-        finally:
-            await sync_to_async(close_old_connections)()
 
     code: Callable[..., Any] = run_async_task if inspect.iscoroutinefunction(task.func) else run_task
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
@@ -92,21 +83,3 @@ def handler_of(task: Any, backend: Backend) -> Handler[Any, Any]:
     options = {name: value for name, value in options_of(task).items() if name in TYPE_OPTIONS}
     defaults = TypeOptions.of(queue=task.queue_name, priority=task.priority, **options)
     return Handler(task.module_path, code, replace(defaults, hooks=EndHooks(ended, ended, ended)))
-
-
-@contextmanager
-def fresh_connections() -> Iterator[None]:
-    """Close the database connections of this thread that are broken or too old, before and after a task."""
-    reset_queries()
-    close_old_connections()
-    try:
-        yield
-    finally:
-        close_old_connections()
-
-
-@sync_to_async
-def _arefresh_connections() -> None:
-    """Do the same for the thread that the database calls of async tasks share."""
-    reset_queries()
-    close_old_connections()

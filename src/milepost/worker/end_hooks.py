@@ -37,6 +37,10 @@ class EndHooks:
             zip((JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED), hooks.values(), strict=True)
         )
 
+    def wrapped(self, wrap: Callable[[Hook], Hook]) -> EndHooks:
+        """Return these hooks, each wrapped."""
+        return EndHooks(*(hook and wrap(hook) for hook in self._hooks.values()))
+
     def of(self, reply: WriteResult, attempt: int) -> tuple[Hook, Job] | None:
         """Return the hook for the reply to the end of an attempt, and its job.
 

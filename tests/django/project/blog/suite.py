@@ -56,6 +56,15 @@ def other_connections(*, of_tasks: bool = False) -> int:
         return int(cursor.fetchone()[0])
 
 
+def end_other_connections() -> None:
+    """End the connections of Django to the test database beside that of this thread, as a restart of the server does."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND application_name <> 'milepost'"
+        )
+
+
 class StoreTests:
     """The tests for one store."""
 
@@ -342,6 +351,18 @@ class PostgreSQL(StoreTests, TransactionTestCase):
                 assert cursor.fetchone() == (1,)
             assert self.backend.get_result(result.id) == result
         assert self.backend.get_result(result.id) == result
+
+    def test_handlers_run_after_their_connections_were_lost(self) -> None:
+        """Regression: a thread of a worker kept its connection, so all handlers failed there after a restart of the server."""
+        jobs = self.backend.jobs
+        for handler in (tasks.count_groups, tasks.count_groups_later):
+            tasks.counted_at_end.clear()
+            with jobs.run_workers(queues=["slow"], concurrency=1):
+                for number in (1, 2):
+                    job = jobs.wait(jobs.submit(handler), timeout=PATIENCE)
+                    assert job.result == 0, job.error
+                    self.until(lambda number=number: len(tasks.counted_at_end) == number)
+                    end_other_connections()
 
 
 class Validation(SimpleTestCase):

@@ -5,8 +5,13 @@ import threading
 import time
 from typing import Any
 
-from blog.decorator import task
+from django.contrib.auth.models import Group
 
+from blog.decorator import task
+from milepost import Job, Run
+from milepost.django.tasks_api import task_backends
+
+jobs = task_backends["default"].jobs
 stop_waiting = threading.Event()
 
 
@@ -67,3 +72,23 @@ def slow() -> None:
 def return_object() -> object:
     """Return what is not JSON."""
     return object()
+
+
+def count_at_end(job: Job) -> None:
+    """Query the database when a handler has ended."""
+    counted_at_end.append(Group.objects.count())
+
+
+counted_at_end: list[int] = []
+
+
+@jobs.job("blog.count_groups", queue="slow", on_completed=count_at_end)
+def count_groups(run: Run) -> int:
+    """Query the database in a thread of the worker."""
+    return Group.objects.count()
+
+
+@jobs.job("blog.count_groups_later", queue="slow", on_completed=count_at_end)
+async def count_groups_later(run: Run) -> int:
+    """Query the database in the event loop of the worker."""
+    return await Group.objects.acount()
