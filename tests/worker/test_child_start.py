@@ -118,7 +118,7 @@ def test_child_without_death_signal_ends_with_worker_during_import(log: Path) ->
         child = subprocess.Popen(command, pass_fds=keep, process_group=0)
         theirs.close()
         message = {"do": "run", "handler": "slow_import:imported", "job_id": "one", "token": "1:one", "record": {}}
-        message |= {"capture": [], "redact": None, "log_levels": {}, "sys_path": sys.path, "argv": []}
+        message |= {"capture": [], "redact": None, "log_levels": {}, "sys_path": sys.path, "argv": [], "setup": None}
         try:
             ours.sendall(encode_frame(message))
             until(lambda: "imports" in lines(log))

@@ -1,4 +1,4 @@
-"""The handlers of a backend: its tasks and those of ``jobs.job``, run with fresh database connections."""
+"""The handlers of a backend: its tasks and those of ``jobs.job``, run with Django set up and with fresh database connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class DjangoHandlers(Handlers):
-    """Handlers whose code uses the models of the project."""
+    """Handlers whose code uses the models of the project, also in a child process."""
+
+    process_setup = "django:setup"
 
     def add(self, handler: Handler[P, R_co]) -> Handler[P, R_co]:
         """See Handlers. A worker keeps its threads, so the function and the hooks get fresh database connections."""

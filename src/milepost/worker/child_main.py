@@ -297,7 +297,7 @@ class Child:
             logging.getLogger(name).setLevel(level)
         try:
             job = Job.stored(job_message["job_id"], job_message["record"])
-            handler = find_handler(job_message["handler"])
+            handler = find_handler(job_message["handler"], job_message["setup"])
             rules = handler.type_options.retry
             run_type = AsyncChildRun if issubclass(handler.run_type, AsyncRun) else ChildRun
             run = run_type(job, job_message["token"], self._checkpoint_writer)

@@ -252,6 +252,9 @@ Submittable = Handler[P, R_co] | ConfiguredHandler[P, R_co]
 class Handlers(Mapping[str, Handler[Any, Any]]):
     """The handlers of an application, by job type."""
 
+    process_setup: str | None = None
+    """The ``module:function`` that a child process calls before it imports a handler, as a web framework may need."""
+
     def __init__(self) -> None:
         self._by_type: dict[str, Handler[Any, Any]] = {}
         self.schedules: dict[str, Schedule] = {}
@@ -323,13 +326,22 @@ def _name_of(function: Any) -> str:
     return str(name)
 
 
-def find_handler(reference: str) -> Handler[Any, Any]:
-    """Import and return the handler ``module:qualname``. Raises InvalidInputError, with the remedy."""
+def find_handler(reference: str, setup: str | None = None) -> Handler[Any, Any]:
+    """Import and return the handler ``module:qualname``, after its `process_setup`. Raises InvalidInputError, with the remedy."""
+    if setup is not None:
+        _set_up(setup)
     importlib.import_module(reference.partition(":")[0])
     found = _named_handler(reference)
     if found is None:
         raise unnamed_error(reference)
     return found
+
+
+@cache
+def _set_up(reference: str) -> None:
+    """Call a function ``module:name``, once in this process."""
+    module, _, name = reference.partition(":")
+    getattr(importlib.import_module(module), name)()
 
 
 def unnamed_error(reference: str) -> InvalidInputError:

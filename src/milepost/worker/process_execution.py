@@ -214,6 +214,7 @@ class ProcessExecution(Execution):
         return {
             "do": "run",
             "handler": self.handler.reference,
+            "setup": self.host.process_setup,
             "job_id": self.job.job_id,
             "token": self.token,
             "record": record,

@@ -52,6 +52,7 @@ class WorkerLoop:
         self.heartbeat = app.runtime.heartbeat
         self.threads = ThreadPool(f"milepost-worker-{name.rpartition(':')[2]}")
         self.process_pool = ProcessPool(self.loop)
+        self.process_setup = app.handlers.process_setup
         self.context = contextvars.copy_context()
         self.hooks = HookCalls(self.loop, self.threads, self.context, concurrency)
         self.closed = False

@@ -352,6 +352,12 @@ class PostgreSQL(StoreTests, TransactionTestCase):
             assert self.backend.get_result(result.id) == result
         assert self.backend.get_result(result.id) == result
 
+    def test_handler_in_a_child_process_uses_models(self) -> None:
+        jobs = self.backend.jobs
+        with jobs.run_workers(queues=["slow"]):
+            job = jobs.wait(jobs.submit(tasks.label), timeout=PATIENCE)
+        assert job.result == "auth.Group", job.error
+
     def test_handlers_run_after_their_connections_were_lost(self) -> None:
         """Regression: a thread of a worker kept its connection, so all handlers failed there after a restart of the server."""
         jobs = self.backend.jobs

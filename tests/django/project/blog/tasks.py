@@ -74,6 +74,12 @@ def return_object() -> object:
     return object()
 
 
+@jobs.job("blog.label", isolation="process", queue="slow")
+def label(run: Run) -> str:
+    """Use a model in a child process."""
+    return Group._meta.label
+
+
 def count_at_end(job: Job) -> None:
     """Query the database when a handler has ended."""
     counted_at_end.append(Group.objects.count())
