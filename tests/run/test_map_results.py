@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
+import time
 from typing import Any
 
 import pytest
 
 from milepost import InvalidInputError, JobManager, Run
+from milepost.core.errors import JobReleased
 from milepost.run import checkpoints, results
 from milepost.run.results import JOB_BYTES, PART_BYTES, RESULT_BYTES, Budget
 from milepost.stores.sync_bridge import run_sync
@@ -144,6 +147,43 @@ def test_failed_items_are_tried_again() -> None:
     run = resumed(run)
     assert run.map(work, range(4), errors="collect") == [0, 1, 2, 3]
     assert (run.ledger.done, run.ledger.failed) == (4, 0)
+
+
+def test_items_in_threads_are_kept_at_a_deploy() -> None:
+    """Regression: the items that were under way at SIGTERM were finished, but called again in the next attempt."""
+    run, under_way, calls = fake_run(), threading.Barrier(3), []
+
+    def work(number: int) -> int:
+        calls.append(number)
+        if number < 3:
+            under_way.wait(30)
+            run.stop(JobReleased("shutting down"))
+        return number
+
+    with pytest.raises(JobReleased):
+        run.map(work, range(5), concurrency=3)
+    assert run.ledger.done == 3
+    assert resumed(run).map(work, range(5), concurrency=3) == [0, 1, 2, 3, 4]
+    assert sorted(calls) == [0, 1, 2, 3, 4]
+
+
+def test_items_in_threads_are_kept_when_another_fails(manager: JobManager) -> None:
+    under_way, calls = threading.Barrier(2), []
+
+    def work(number: int) -> int:
+        calls.append(number)
+        if len(calls) <= 2:
+            under_way.wait(30)
+            if number == 0:
+                raise Away
+            time.sleep(0.2)  # the loop has seen the error
+        return number
+
+    for _ in range(2):
+        with contextlib.suppress(Away), manager.track("map", unique_key="k") as run:
+            run.result = run.map(work, range(3), concurrency=2)
+    assert current(manager, run).result == [0, 1, 2]
+    assert sorted(calls) == [0, 0, 1, 2]
 
 
 def test_results_are_those_of_one_function() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -203,8 +203,8 @@ class MapLoop:
 
     def _call_in_threads(self) -> None:
         pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix=f"milepost-map-{self._run.job_id[:8]}")
+        waiting: dict[Future[Any], int] = {}
         try:
-            waiting: dict[Future[Any], int] = {}
             queue = self._todo()
             while True:
                 while len(waiting) < self._concurrency and (index := next(queue, -1)) >= 0:
@@ -220,6 +220,11 @@ class MapLoop:
                     self._settle(index, failed)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            for future, index in waiting.items():  # empty unless a stop or the error of another item ended the loop
+                if not future.cancelled() and future.exception() is None:
+                    self._results[index] = future.result()
+                    with suppress(InvalidInputError):  # a result that cannot be kept does not hide why the loop ended
+                        self._record(index, None)
 
     async def _call_in_tasks(self) -> None:
         queue = self._todo()
@@ -247,9 +252,15 @@ class MapLoop:
 
     def _settle(self, index: int, error: BaseException | None) -> None:
         """Record the outcome of one item; raise its error unless errors are collected."""
-        task = self._work[index]
         if error is not None and not (self._collect and isinstance(error, Exception)):
             raise error
+        self._record(index, error)
+        if self._run._stop_reasons:
+            raise self._run._stop_reasons[0]
+
+    def _record(self, index: int, error: BaseException | None) -> None:
+        """Count one item as finished or failed, and keep its result."""
+        task = self._work[index]
         if error is None and self._keeps:
             text, is_typed = self._codec.dump(self._results[index], task.key)
             own = None if self._is_keyed else digest(task.item)
@@ -262,8 +273,6 @@ class MapLoop:
                 self._mapped.stand_at(place)
             self._mapped.done.add(task.key)
         self._finished += 1
-        if self._run._stop_reasons:
-            raise self._run._stop_reasons[0]
 
     def _take(self, parts: Sequence[str | None]) -> None:
         """Take the results that an earlier attempt kept. An item whose result is gone is processed again."""
