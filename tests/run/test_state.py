@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from milepost import AsyncJobManager, InputChangedError, InvalidInputError, JobManager
+from milepost.core.errors import JobReleased
 from milepost.core.serialization import from_json
 from milepost.run.state import STATE_BYTES
 from milepost.stores.factory import open_store
@@ -117,6 +118,34 @@ def test_no_snapshot_is_taken_when_a_loop_is_left(end: str) -> None:
                     run.check()
                 raise Away
     assert "state" not in run._report()
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_stop_between_items_keeps_the_state_of_the_last_one(batch: int | None) -> None:
+    """Regression: after a stop the next attempt did the item again that had ended last, or those since the last heartbeat."""
+    run, done = fake_run(), []
+    while len(done) < 6:
+        state = run.state(sum=0)
+        with contextlib.suppress(JobReleased):
+            for item in run.each(range(6), state=state, batch=batch):
+                done += item if isinstance(item, list) else [item]
+                state.sum = sum(done)
+                run.stop(JobReleased("shutting down"))
+        run = resumed(run)
+    assert done == [0, 1, 2, 3, 4, 5]
+
+
+async def test_stop_between_async_items_keeps_the_state_of_the_last_one() -> None:
+    run, done = fake_run(), []
+    while len(done) < 6:
+        state = run.state(sum=0)
+        with contextlib.suppress(JobReleased):
+            async for item in run.each(range(6), state=state):
+                done.append(item)
+                state.sum += item
+                run.stop(JobReleased("shutting down"))
+        run = resumed(run)
+    assert done == [0, 1, 2, 3, 4, 5]
 
 
 def test_fields_that_are_stored_win_and_new_ones_take_their_initial_value() -> None:

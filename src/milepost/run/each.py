@@ -137,7 +137,7 @@ class Each(Generic[T]):
             self._end(self, finished)
 
     def _steps_with(self, cursor: Cursor, items: Iterator[T]) -> Iterator[T]:
-        """Yield items one by one, and take a cursor between two of them when one is requested."""
+        """Yield items one by one, and take a cursor between two of them when one is requested, or the run has to stop."""
         n = cursor.position
         last: Any = None
         item: Any = NOTHING
@@ -166,9 +166,9 @@ class Each(Generic[T]):
                         break
                 wanted.clear()
                 item = NOTHING
+                cursor.take(n, last)
                 if stops:
                     raise stops[0]
-                cursor.take(n, last)
                 item = next(items, NOTHING)
                 if item is not NOTHING:
                     cursor.stand_at(n, item)
@@ -196,7 +196,7 @@ class Each(Generic[T]):
                 yield batch
                 last, item = batch[-1], NOTHING
                 n += len(batch)
-                if cursor is not None and cursor.wanted and not stops:
+                if cursor is not None and (cursor.wanted or stops):
                     cursor.wanted.clear()
                     cursor.take(n, last)
                     is_due = True
@@ -249,12 +249,12 @@ class Each(Generic[T]):
                 yield group if self._batch else group[0]
                 last, following = group[-1], NOTHING
                 n += len(group)
-                if stops:
-                    raise stops[0]
-                if cursor is not None and cursor.wanted:
+                if cursor is not None and (cursor.wanted or stops):
                     cursor.wanted.clear()
                     cursor.take(n, last)
                     is_due = True
+                if stops:
+                    raise stops[0]
             if cursor is not None:
                 cursor.take(n, last, end=True)
             finished = True
