@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CHANGE_RULES = {
     "blame-is-fair": "P2: a crash is charged to the only job of its process, and to none of several",
     "deadline-holds": "I18: no first start after the deadline, no failure for it before",
+    "crashes-are-used-up": "P2: a job that may be retried does not fail before its last crash",
     "crash-loop-is-named": "P2: a job that fails because of its crashes says so, and no other one does",
     "lines-need-a-lease": "P3: log lines are accepted from a run that has its lease, or is stopping",
     "receipt-is-true": "P4: a receipt tells how code stopped: never started, had returned, or is still to stop",
@@ -73,6 +74,8 @@ class ChangeRules:
             self._fail("deadline-holds", "a job started after its deadline")
         if name == "expire" and int(old.get("not_after", memory.now + 1)) > memory.now:
             self._fail("deadline-holds", "a job failed before its deadline")
+        if name in ("lease_expired", "crash"):
+            self._check_spent(old, new)
         if name == "lease_expired":
             if int(old["lease"]) > memory.now:
                 self._fail(
@@ -109,6 +112,13 @@ class ChangeRules:
         if not (draining == token or was_given_up) or (is_shown and not is_of_last):
             self._fail("receipt-has-its-stop", f"the draining lease was {draining}, the receipt is that of {token}")
 
+    def _check_spent(self, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+        """Check that a job with crashes left does not fail, if its type lets a lost run be repeated."""
+        crash, most = int(old.get("crashes", 0)) + 1, int(old.get("max_crashes") or 1)
+        may_retry = old["run_by"] == "worker" and old.get("on_lost") != "fail"
+        if new["status"] == "failed" and may_retry and crash < most:
+            self._fail("crashes-are-used-up", f"a job failed at crash {crash} of {most}")
+
     def _check_loop(self, old: Mapping[str, str], new: Mapping[str, str], *, is_charged: bool) -> None:
         """Check whether the error of a lost job names a crash loop."""
         crashes = int(old.get("crashes", 0)) + 1
@@ -131,8 +141,5 @@ class ChangeRules:
             self._fail("blame-is-fair", f"a crash was not charged to the only job of its process (suspect {times})")
         if is_charged and not times and not was_renewed and old["run_by"] == "worker" and old.get("on_lost") != "fail":
             self._fail("blame-is-fair", "a crash was charged to a job that may not have begun")
-        has_left = int(old.get("crashes", 0)) + 1 < int(old.get("max_crashes") or 1)
-        if new["status"] == "failed" and old["run_by"] == "worker" and old.get("on_lost") != "fail" and has_left:
-            self._fail("blame-is-fair", f"a job failed at crash {old.get('crashes', 0)} + 1 of {old['max_crashes']}")
         if times >= (1 if old["run_by"] == "external" else MAX_UNCHARGED_CRASHES) and not is_charged:
             self._fail("blame-is-fair", f"a crash was not charged after {times} others")
