@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from milepost import Job, Jobs
+from milepost.stores.ids import new_operation_id
 from tests.chaos.conftest import MakeWorkers, start_app
 from tests.chaos.proxy import Proxy
 from tests.redis_server import RedisServer
@@ -43,26 +43,29 @@ def ended(jobs: Jobs, job: Job) -> Job:
 def test_child_holding_gil_keeps_lease(workers: Workers, jobs: Jobs) -> None:
     start_app(workers, "tests.chaos.blocking")
     start_app(workers, "tests.chaos.blocking")
-    job = jobs.enqueue("grips-apart", {"seconds": math.ceil(3 * workers.lease)}, max_attempts=1)
+    job = jobs.enqueue("grips-apart", {"seconds": 3 * workers.lease}, max_attempts=1)
     done = jobs.wait(job.job_id, PATIENCE)
     assert (done.status, done.attempt, done.crashes) == ("completed", 1, 0)
     assert starts(jobs, job) == 1
 
 
-def test_worker_with_held_gil_loses_lease_and_cannot_write(workers: Workers, jobs: Jobs) -> None:
+def test_worker_with_held_gil_loses_lease_and_cannot_write(workers: Workers, jobs: Jobs, tmp_path: Path) -> None:
     first = start_app(workers, "tests.chaos.blocking")
 
-    def held() -> Job | None:
-        job = jobs.enqueue("grips", {"seconds": math.ceil(6 * workers.lease)})
+    def held() -> tuple[Job, Path] | None:
+        end = tmp_path / new_operation_id()
+        job = jobs.enqueue("grips", {"until": str(end)})
         workers.noted(f"grips {job.job_id}")
         if is_writable(workers.url):
-            return job
-        jobs.wait(job.job_id, PATIENCE)  # held within a transaction, in which case no worker can take it over
+            return job, end
+        end.touch()  # held within a transaction, in which case no worker can take it over
+        jobs.wait(job.job_id, PATIENCE)
         return None
 
-    job = until(held, 2 * PATIENCE)
+    job, end = until(held, 2 * PATIENCE)
     second = start_app(workers, "tests.chaos.blocking")
     done = jobs.wait(job.job_id, PATIENCE)
+    end.touch()
     assert (done.status, done.result, done.crashes) == ("completed", f"attempt 1 in {second.pid}", 1)
     workers.noted(f"let go {job.job_id}")
     first.terminate()

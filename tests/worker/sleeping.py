@@ -6,18 +6,20 @@ import time
 
 from milepost import AsyncRun, Jobs, JobTimedOut, Run, Snooze
 
+NAP = 1.0
+"""Seconds to sleep. A run is suspended before they are over also where processes wait for a processor."""
 jobs = Jobs("memory://")
 
 
 @jobs.job("sleeps.child", isolation="process")
 def sleeps(run: Run) -> str:
-    run.sleep("nap", 0.2)
+    run.sleep("nap", NAP)
     return "slept"
 
 
 @jobs.job("asleep.child", isolation="process")
 async def asleep(run: AsyncRun) -> str:
-    await run.sleep("nap", 0.2)
+    await run.sleep("nap", NAP)
     return "slept"
 
 
@@ -28,7 +30,7 @@ def snoozes(run: Run) -> None:
 
 def _slow_to_end(run: Run) -> str:
     try:
-        run.sleep("nap", 0.2)
+        run.sleep("nap", NAP)
     finally:
         end = time.monotonic() + 10
         while not any(isinstance(reason, JobTimedOut) for reason in run._stop_reasons) and time.monotonic() < end:

@@ -22,6 +22,7 @@ from milepost.testing import jobs_under_test
 from milepost.testing.conformance.harness import change_with
 from tests.waiting import PATIENCE, current, until
 from tests.worker import sleeping
+from tests.worker.sleeping import NAP
 
 pytestmark = pytest.mark.timing
 
@@ -60,7 +61,7 @@ def sleepy(run: Run) -> Any:
         run.progress(0.4, "before")
     drawn = run.step("draw", time.time_ns)
     MAY_SLEEP.wait(PATIENCE)
-    run.sleep("nap", 0.3)
+    run.sleep("nap", NAP)
     return [drawn, run.step("draw again", time.time_ns) > drawn, run.attempt]
 
 
@@ -69,7 +70,7 @@ async def asleep(run: AsyncRun) -> Any:
     drawn = await run.step("draw", time.time_ns)
     await asyncio.to_thread(MAY_SLEEP.wait, PATIENCE)
     async with asyncio.TaskGroup():
-        await run.sleep("nap", 0.3)
+        await run.sleep("nap", NAP)
     return [drawn, await run.step("draw again", time.time_ns) > drawn, run.attempt]
 
 
@@ -137,7 +138,7 @@ def test_suspension_is_written_when_the_code_has_returned(jobs: Jobs, is_async: 
     def handler(run: Run) -> str:
         enter()
         try:
-            run.sleep("nap", 0.5)
+            run.sleep("nap", NAP)
         finally:
             if not leave.is_set():
                 unwind(run)
@@ -148,7 +149,7 @@ def test_suspension_is_written_when_the_code_has_returned(jobs: Jobs, is_async: 
     async def ahandler(run: AsyncRun) -> str:
         enter()
         try:
-            await run.sleep("nap", 0.5)
+            await run.sleep("nap", NAP)
         finally:
             if not leave.is_set():
                 await asyncio.to_thread(unwind, run)
@@ -187,7 +188,7 @@ def test_segments_overlap_if_the_suspension_is_written_before_the_code_has_retur
         active.append(1)
         most.append(len(active))
         try:
-            run.sleep("nap", 0.5)
+            run.sleep("nap", NAP)
             leave.wait(PATIENCE)
         finally:
             leave.wait(PATIENCE)
@@ -233,7 +234,7 @@ def test_swallowed_suspension_suspends_all_the_same(jobs: Jobs) -> None:
     @jobs.job
     def swallows(run: Run) -> str:
         try:
-            run.sleep("nap", 0.2)
+            run.sleep("nap", NAP)
         except JobSuspended:
             return "swallowed"
         return "slept"
@@ -285,7 +286,7 @@ def test_cancelled_sleeper_never_wakes_and_a_retry_keeps_its_deadline(jobs: Jobs
     def sleeps(run: Run) -> str:
         starts.append(run.attempt)
         MAY_SLEEP.wait(PATIENCE)
-        run.sleep("nap", 0.4)
+        run.sleep("nap", NAP)
         return "slept"
 
     with jobs.run_workers():
@@ -327,7 +328,7 @@ def test_time_of_all_segments_counts_for_the_timeout(jobs: Jobs) -> None:
     @jobs.job(timeout="1h")
     def works(run: Run) -> None:
         MAY_SLEEP.wait(PATIENCE)
-        run.sleep("nap", 0.5)
+        run.sleep("nap", NAP)
         while True:
             run.check()
             time.sleep(0.01)
@@ -360,6 +361,6 @@ def test_sleeper_of_drained_jobs_wakes_on_a_moved_clock() -> None:
         made = [jobs.submit(name).job_id for name in ("sleeps", "asleep")]
         jobs.drain()
         assert [current(jobs, job_id).status for job_id in made] == ["pending", "pending"]
-        jobs.clock.advance(1)
+        jobs.clock.advance(NAP)
         jobs.drain()
         assert [current(jobs, job_id).status for job_id in made] == ["completed", "completed"]
