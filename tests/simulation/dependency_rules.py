@@ -13,6 +13,7 @@ from milepost.run.run import Run
 from tests.simulation.network import Server
 
 DEPENDENCY_RULES = {
+    "awaited-job-is-known": "P1: a submit after a job that does not exist is refused",
     "child-needs-its-parent": "I30: a child is made only under the token with which its parent runs",
     "child-of-open-parent-stays": "I31: no child is cancelled because of a parent that is open or has completed",
     "held-until-group-closes": "I27: a job is held while a member of a group that it waits for is open or stopping",
@@ -72,6 +73,9 @@ class DependencyRules:
             known = self._children.setdefault((parent_id, parent.get("restarts", ""), new["child_key"]), job_id)
             if known != job_id:
                 self._fail("one-child-per-key", f"{job_id[-6:]} was made beside {known[-6:]}")
+        for kind, _, name in (group.partition(":") for group in awaited_groups(new)):
+            if kind == "job" and name not in self._server.memory.records:
+                self._fail("awaited-job-is-known", f"{job_id[-6:]} was made after {name[-6:]}, which does not exist")
         if "scheduled" in new:
             if new["scheduled"] in self._ticks:
                 self._fail("one-job-per-tick", f"{job_id[-6:]} is a second job of its tick")
