@@ -16,6 +16,7 @@ from milepost.cli.rendering.job_detail import print_job
 from milepost.cli.rendering.live import ended_text
 from milepost.core.events import Event
 from milepost.core.job import Failure, Job, JobStatus
+from milepost.core.values import ItemCounts
 
 
 def printed(job: Job | Mapping[str, str], events: Sequence[Event] = ()) -> str:
@@ -266,3 +267,13 @@ def test_running_job_shows_when_it_last_changed() -> None:
     changed = datetime.now(UTC) - timedelta(minutes=12)
     out = printed({**record, "updated": str(int(changed.timestamp() * 1_000_000))})
     assert re.search(r"last change +12 min ago", out)
+
+
+def test_failed_items_that_are_not_listed_are_counted() -> None:
+    """Regression: twelve items had failed, and the list of them ended after ten without a word."""
+    errors = tuple(f"page-{number}: ValueError: no text in it" for number in range(10))
+    counts = ItemCounts(done=88, failed=12, skipped=0, failed_keys=(), first_errors=errors)
+    job = Job("one", "load", JobStatus.RUNNING, 0.5, "", datetime.now(UTC), item_counts=counts)
+    lines = [line.strip() for line in printed(job).splitlines()]
+    assert lines[lines.index("Failed items (12)") + 1 :][9:11] == ["page-9: ValueError: no text in it", "and 2 more"]
+    assert "more" not in printed(replace(job, item_counts=replace(counts, failed=10)))

@@ -80,8 +80,11 @@ def print_job(
                 console.print(line.append(formatting.units(stage.done, stage.total, stage.unit), MUTED))
     if job.item_counts is not None and job.item_counts.failed:
         _heading(console, f"Failed items ({formatting.number(job.item_counts.failed)})")
-        for error in job.item_counts.first_errors[:MAX_FAILED_ITEMS]:
+        shown = job.item_counts.first_errors[:MAX_FAILED_ITEMS]
+        for error in shown:
             console.print(Text("  " + clean(error)))
+        if more := job.item_counts.failed - len(shown):
+            console.print(Text(f"  and {formatting.number(more)} more", MUTED))
     if job.failure is not None:
         _print_failure(console, job.failure, utc)
     if job.result_error is not None:
