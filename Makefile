@@ -98,8 +98,9 @@ $(VENV)/.demo $(VENV)/.dev $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: requirement
 $(VENV)/.bench: $(VENV)/.dev  # measurements start the servers and the browser of the tests
 
 # ---- the locks: exact versions with hashes, for every supported Python and platform, without any address
+# They name the extras: the pip of older Pythons overlooks the pin of smart-open when another package asks for smart-open[http].
 
-LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \
 	--custom-compile-command "make locks" $(ARGS) pyproject.toml requirements/build.in
 
 locks: $(BIN)/uv  ## renew requirements/*.txt after a change of pyproject.toml; ARGS=--upgrade takes newer releases
