@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
+from milepost.worker import child_main
 from milepost.worker.child_main import Child
 from milepost.worker.process_pool import ChildProcess
 from tests.simulation.known_bugs import Patches, bug
@@ -70,3 +71,8 @@ def _unseen_death() -> Patches:
 @bug("no kill", "a child that ignores its stop is not killed", "deaf-child-is-killed")
 def _no_kill() -> Patches:
     return [mock.patch.object(ChildProcess, "kill")]
+
+
+@bug("lost handler", "a child does not find the code of any job", "error-is-of-the-code")
+def _lost_handler() -> Patches:
+    return [mock.patch.object(child_main, "find_handler", return_value=None)]

@@ -254,7 +254,7 @@ class Children:
         if not child.parent.is_alive:
             child.end(1)
 
-    def find_handler(self, find: Callable[[str], Any], reference: str) -> Any:
+    def find_handler(self, find: Callable[..., Any], reference: str, setup: str | None) -> Any:
         """Return a handler, after the time that the import of its module takes."""
         child = self.current()
         if not child.has_imported:
@@ -264,7 +264,7 @@ class Children:
             if seconds > 1.0 and self.choose(f"orphan:{child.name}", 2, ORPHAN):
                 self.world.post(seconds / 2 * 1e6, lambda: self._simulation.kill(child.parent))
             self.world.sleep(seconds)
-        return find(reference)
+        return find(reference, setup)
 
     def on_message(self, end: SocketEnd, data: bytes) -> None:
         """Tell the rules of a message. A child may be killed before it is sent, in its midst, or after it."""

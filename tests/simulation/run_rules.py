@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RUN_RULES = {
     "claimed-jobs-begin": "P2: a worker begins a job soon after its claim, or releases it",
     "concurrency-holds": "P2: a worker runs at most as many jobs at once as it may",
+    "error-is-of-the-code": "P5: a run fails because its code has raised an error, or at its timeout",
     "log-lines-arrive": "P5: log lines of a healthy run are stored a few heartbeats later",
     "log-lines-in-order": "P5: the log lines of a run are stored once and in order",
     "log-lines-are-kept": "P5: all log lines of a run are stored when it completes",
@@ -28,6 +29,8 @@ RUN_RULES = {
 }
 LINES = {"patient": 12, "child_async": 6}
 """The types of job that log, and how many lines."""
+ERRORS = ("not yet", "timeout of ")
+"""How the errors begin with which the code of the job types fails."""
 REPORTED_WITHIN = 2.4
 """Seconds: several heartbeats."""
 REPORTED_WITHIN_IN_TURN = 4.8
@@ -76,6 +79,8 @@ class RunRules:
             logged, stored = LINES.get(new["type"], 0), self._lines[old["token"]]
             if stored < logged:
                 self._fail("log-lines-are-kept", f"{stored} of {logged} lines are stored")
+        elif name == "fail" and new["type"] != "tracked" and not new["error"].startswith(ERRORS):
+            self._fail("error-is-of-the-code", f"a {new['type']} job failed: {new['error']}")
         elif name == "overrun":
             _, since = self._stops.get(change.values[0], (set(), 0))
             if self._world.now - since < self._rules.settings.grace * 1e6:

@@ -78,6 +78,7 @@ FOUND = {
     "foreign SIGTERM": 20,
     "idle child": 80,
     "importing orphan": 80,
+    "lost handler": 10,
     "lost last message": 130,
     "unseen death": 20,
     "no kill": 10,
