@@ -9,7 +9,7 @@ import tomllib
 from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from packaging.requirements import Requirement
@@ -32,28 +32,41 @@ def wanted(project: dict[str, Any], extras: list[str]) -> list[Requirement]:
     return found
 
 
-def locked(text: str) -> dict[str, list[Version]]:
-    """Return the versions of each package in a lock; several if they differ between Python versions."""
-    versions: dict[str, list[Version]] = {}
-    for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE):
-        versions.setdefault(canonicalize_name(name), []).append(Version(version))
-    return versions
+class Locked(NamedTuple):
+    """What a lock has of a package: several versions if they differ between Python versions."""
+
+    versions: list[Version]
+    extras: set[str]
+
+
+def locked(text: str) -> dict[str, Locked]:
+    """Return what a lock has of each package."""
+    found: dict[str, Locked] = {}
+    for name, extras, version in re.findall(r"^([\w.-]+)(?:\[([\w.,-]+)\])?==(\S+)", text, re.MULTILINE):
+        one = found.setdefault(canonicalize_name(name), Locked([], set()))
+        one.versions.append(Version(version))
+        one.extras.update(filter(None, extras.split(",")))
+    return found
 
 
 def unmet(requirements: list[Requirement], lock: str) -> list[str]:
-    """Return the requirements that a lock does not satisfy."""
+    """Return the requirements that a lock does not satisfy.
+
+    Their extras count: older versions of pip overlook the pin of a package where another asks for it with extras.
+    """
     have = locked(lock)
     return [
         str(requirement)
         for requirement in requirements
         if not (found := have.get(canonicalize_name(requirement.name)))
-        or not all(requirement.specifier.contains(version, prereleases=True) for version in found)
+        or not all(requirement.specifier.contains(version, prereleases=True) for version in found.versions)
+        or not requirement.extras <= found.extras
     ]
 
 
 def without_hash(lock: str) -> list[str]:
     """Return the pinned packages of a lock without a hash."""
-    return re.findall(r"^([\w.-]+==\S+)(?![^\n]*\\\n\s+--hash=sha256:)", lock, re.MULTILINE)
+    return re.findall(r"^([\w.-]+(?:\[\S+\])?==\S+)(?![^\n]*\\\n\s+--hash=sha256:)", lock, re.MULTILINE)
 
 
 def test_build_requirements_are_locked() -> None:
@@ -71,10 +84,10 @@ def test_lock_file_satisfies_pyproject(lock: str) -> None:
 
 
 def test_unsatisfied_lock_file_is_detected() -> None:
-    project = {"name": "me", "optional-dependencies": {"x": ["me[y]", "b"], "y": ["C_c<2", "a>=2"]}}
-    lock = "a==1.0 \\\n    --hash=sha256:00\nc-c==1.5 ; python_version < '3.12' \\\n    --hash=sha256:00\nc-c==2.5\n"
-    assert unmet(wanted(project, ["x"]), lock) == ["C_c<2", "a>=2", "b"]
-    assert without_hash(lock) == ["c-c==2.5"]
+    project = {"name": "me", "optional-dependencies": {"x": ["me[y]", "b"], "y": ["C_c<2", "a>=2", "d[e]", "d[f]"]}}
+    lock = "a==1.0 \\\n    --hash=sha256:00\nc-c==1.5 ; python_version < '3.12' \\\n    --hash=sha256:00\nc-c==2.5\nd[f,g]==1\n"
+    assert unmet(wanted(project, ["x"]), lock) == ["C_c<2", "a>=2", "d[e]", "b"]
+    assert without_hash(lock) == ["c-c==2.5", "d[f,g]==1"]
 
 
 def pyproject() -> dict[str, Any]:
