@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "ci"
     )  # the same examples in each run, without time limits, also where CI is not set
     DEFAULT_TIMEOUT_CONFIG.read = PATIENCE  # five seconds otherwise, which a busy machine may take for one answer
+    os.environ["PGCONNECT_TIMEOUT"] = "30"  # seconds; milepost allows 5, which a busy machine may take
     if "TMPDIR" not in os.environ and _has_space_in_memory():
         os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
     _homes.append(tempfile.mkdtemp(prefix="milepost-tests-"))

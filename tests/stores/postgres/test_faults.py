@@ -19,7 +19,7 @@ from milepost.core.errors import LeaseHeldError, StoreUnavailableError
 from milepost.run.sweeper import Sweeper
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.postgres import PostgresStore, claims, maintenance
-from milepost.stores.postgres.connection import Rows
+from milepost.stores.postgres.connection import Rows, parameters
 from milepost.stores.postgres.database import Part, Transaction
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.retention import purge_older
@@ -357,3 +357,15 @@ async def test_close_leaves_no_session(postgres_server: PostgresServer, postgres
     with psycopg.connect(postgres_url, autocommit=True) as other:
         open_sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'closing'"
         until(lambda: other.execute(open_sessions).fetchone() == (0,))
+
+
+def test_variables_of_libpq_hold_before_defaults(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: PGCONNECT_TIMEOUT and PGAPPNAME were ignored."""
+    monkeypatch.delenv("PGCONNECT_TIMEOUT")
+    assert parameters(postgres_url)["connect_timeout"] == 5
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "17")
+    monkeypatch.setenv("PGAPPNAME", "of an operator")
+    with psycopg.connect(postgres_url, **parameters(postgres_url)) as used:
+        shown = used.info.get_parameters()
+    assert (shown["connect_timeout"], shown["application_name"]) == ("17", "of an operator")
+    assert parameters(postgres_url + "?application_name=of+the+URL")["application_name"] == "of+the+URL"

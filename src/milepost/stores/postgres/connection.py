@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from milepost.forks import reset_after_fork
 
@@ -165,13 +166,15 @@ async def _rows_of(cursor: psycopg.AsyncCursor[tuple[Any, ...]]) -> Rows:
 def parameters(url: str) -> dict[str, Any]:
     """Return the parameters of a connection. Raises psycopg.ProgrammingError for an invalid URL.
 
-    A URL with several hosts finds the one that accepts writes, so that a failover is followed.
+    A URL with several hosts finds the one that accepts writes, so that a failover is followed. What an operator sets in
+    the variables of libpq, as PGCONNECT_TIMEOUT, holds before the defaults of milepost.
     """
     given = conninfo_to_dict(url.partition("#")[0])
     defaults: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": "milepost"}
     if "," in str(given.get("host", "")):
         defaults["target_session_attrs"] = "read-write"
-    return defaults | given
+    in_environment = {option.keyword.decode() for option in Conninfo.get_defaults() if option.val != option.compiled}
+    return {name: value for name, value in defaults.items() if name not in in_environment} | given
 
 
 class Pool:
