@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import psycopg
+
+from milepost.core import transitions as plans
+from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.postgres import PostgresStore
+from milepost.stores.protocol import Claim
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing.conformance.harness import StoreFixture, worker_job
+from milepost.testing.conformance.harness import LONG, StoreFixture, worker_job
 from tests.conformance.moved_postgres_clock import ServerClock, clocked_store
 from tests.postgres_server import PostgresServer
 
@@ -26,3 +31,27 @@ def test_run_of_another_process_starts_no_earlier_than_its_job_was_created(postg
     finally:
         run_sync(one.close())
         run_sync(other.close())
+
+
+def test_gate_that_opens_during_a_claim_is_not_missed(postgres_server: PostgresServer) -> None:
+    """Regression: the claim found it closed, then open, and returned neither a job nor when to claim again."""
+    clock = ServerClock(postgres_server, "ticking_clock")
+    store = clocked_store(clock, blocking=True)
+    try:
+        run_sync(StoreFixture(store, clock).create("a", worker_job("t")))
+        with psycopg.connect(clock.url, autocommit=True) as db:
+            db.execute(f"CREATE SEQUENCE {clock.schema}.ticks START {clock()}")
+            db.execute(
+                f"CREATE OR REPLACE FUNCTION {clock.schema}.clock() RETURNS bigint LANGUAGE sql VOLATILE AS "
+                f"$$ SELECT nextval('{clock.schema}.ticks') $$"
+            )
+        for looks in range(100, -1, -1):
+            run_sync(store.close_gate("t", looks))
+            start = plans.plan_start(new_operation_id(), nonce=new_nonce(), lease=LONG, worker="w")
+            answer = run_sync(store.apply([], Claim("w", {"t": None}, (start,), new_operation_id())))
+            if answer.claimed:
+                break
+            assert answer.next_due is not None, f"the gate opened {looks} looks at the clock later"
+        assert [job.job_id for job in answer.claimed] == ["a"]
+    finally:
+        run_sync(store.close())

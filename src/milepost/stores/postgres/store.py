@@ -289,7 +289,7 @@ class PostgresStore(PostgresLimits):
         }  # fmt: skip
 
         async def look() -> tuple[bool | Literal["worker"], float | None]:
-            _, ((woken, claimable, now, due, split),) = await self._db.run(("claim_plans", None), ("work", values))
+            _, ((due, woken, claimable, now, split),) = await self._db.run(("claim_plans", None), ("work", values))
             if woken:
                 await self._db.run(("wake_take", {"worker": worker}))
                 return "worker", None

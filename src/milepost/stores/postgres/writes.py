@@ -186,9 +186,9 @@ class Writer:
         who = {"worker": claim.worker, "op": claim.operation_id}
         found = await self._tx.run(
             *parts, ("claim_plans", None), ("lock_keys_of_limits", asked), ("claim_repeated", who),
-            ("claim_promote", request), (name, request), ("claim_next_due", asked), ("now", None),
+            ("claim_promote", request), ("claim_next_due", asked), (name, request), ("now", None),
         )  # fmt: skip
-        locked, repeated, _, heads, due, ((now,),) = found[-6:]
+        locked, repeated, _, due, heads, ((now,),) = found[-6:]
         if marked:
             _fill(outcomes, found[len(parts) - 1])
         now, next_due = self._namespace.saw(now), due[0][0]

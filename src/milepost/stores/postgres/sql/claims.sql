@@ -27,7 +27,8 @@ SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan'
         AND (coalesce(s.opens, 0) = 0 AND g.until IS NULL OR greatest(s.opens, g.until) <= [now](%(seen)s, %(lead)s))
 
 -- name: next_opening
--- Part of what waits for jobs: when the next of the gates and rates of these types opens that is closed now.
+-- Part of what waits for jobs: when the next of the gates and rates of these types opens that is closed now. It is read before the
+-- open queues, so that one that opens in between is open for these.
     SELECT min(greatest(s.opens, g.until)) FROM unnest(%(slots)s::text[]) AS q (slot)
     LEFT JOIN [limits] AS s ON s.key = q.slot LEFT JOIN [gates] AS g ON g.key = q.slot
     WHERE greatest(s.opens, g.until) > 0 AND greatest(s.opens, g.until) > [now](%(seen)s, %(lead)s)
@@ -137,12 +138,18 @@ INSERT INTO [claims] VALUES (%(worker)s, %(op)s, %(ids)s, %(until)s)
 ON CONFLICT (worker) DO UPDATE SET op = excluded.op, ids = excluded.ids, until = excluded.until
 
 -- name: work
--- Find whether a worker is woken, whether it could claim a job, the clock, when the next record of its queues is due, and which
--- of these have subqueues.
+-- Find when the next record of a worker's queues is due, whether it is woken, whether it could claim a job, the clock, and which
+-- of these queues have subqueues.
 WITH open AS (
     --@open_queues
 )
 SELECT
+    least((
+        --@next_opening
+    ), (
+        SELECT min(p.due) FROM open AS q
+            --@next_due
+    )),
     EXISTS (SELECT FROM [wakes] WHERE worker = %(worker)s),
     EXISTS (
         SELECT FROM open AS o CROSS JOIN LATERAL (
@@ -154,12 +161,6 @@ SELECT
         ) AS p
     ),
     [now](%(seen)s, %(lead)s),
-    least((
-        --@next_opening
-    ), (
-        SELECT min(p.due) FROM open AS q
-            --@next_due
-    )),
     ARRAY(
         SELECT o.queue FROM open AS o WHERE EXISTS (
             SELECT FROM [ready] AS r
