@@ -96,7 +96,7 @@ class Rates(Scenarios):
 
     async def test_gate_opens_at_its_time(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job("t"))
-        await fixture.store.close_gate("t", 50_000)
+        await fixture.store.close_gate("t", 500_000)
         answer = await fixture.claiming(["t"])
         assert answer.claimed == []
         assert answer.next_due is not None
