@@ -26,7 +26,7 @@ def django6_python() -> str:
     shutil.rmtree(FOLDER, ignore_errors=True)
     _run(need("python3.13"), "-m", "venv", str(FOLDER))
     locked = FOLDER / "locked.txt"
-    locked.write_text(re.sub(r"( \\)?\n +(--hash|#).*", "", (ROOT / "requirements" / "dev.txt").read_text()))
+    locked.write_text(re.sub(r"\[.*?\]|( \\)?\n +(--hash|#).*", "", (ROOT / "requirements" / "dev.txt").read_text()))
     locked.write_text(re.sub(r"^django==.*\n", "", locked.read_text(), flags=re.MULTILINE))
     _run(str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-c", str(locked), *wanted)
     made.write_text("\n".join(wanted))
