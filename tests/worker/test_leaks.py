@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timing
 TYPES = ("leak-thread", "leak-task", "leak-raises", "leak-waits")
 AT_ONCE = 8
 ROUND = 50
-ROUNDS = 2
+ROUNDS = 5
 BYTES = 1000
 """What may be left of a job: its id, in bounded caches. A record, or a run, is more."""
 
