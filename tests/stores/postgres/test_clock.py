@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import psycopg
 
-from milepost.core import transitions as plans
-from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.postgres import PostgresStore
-from milepost.stores.protocol import Claim
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing.conformance.harness import LONG, StoreFixture, worker_job
+from milepost.testing.conformance.harness import StoreFixture, worker_job
 from tests.conformance.moved_postgres_clock import ServerClock, clocked_store
 from tests.postgres_server import PostgresServer
 
@@ -37,8 +34,9 @@ def test_gate_that_opens_during_a_claim_is_not_missed(postgres_server: PostgresS
     """Regression: the claim found it closed, then open, and returned neither a job nor when to claim again."""
     clock = ServerClock(postgres_server, "ticking_clock")
     store = clocked_store(clock, blocking=True)
+    fixture = StoreFixture(store, clock)
     try:
-        run_sync(StoreFixture(store, clock).create("a", worker_job("t")))
+        run_sync(fixture.create("a", worker_job("t")))
         with psycopg.connect(clock.url, autocommit=True) as db:
             db.execute(f"CREATE SEQUENCE {clock.schema}.ticks START {clock()}")
             db.execute(
@@ -47,8 +45,7 @@ def test_gate_that_opens_during_a_claim_is_not_missed(postgres_server: PostgresS
             )
         for looks in range(100, -1, -1):
             run_sync(store.close_gate("t", looks))
-            start = plans.plan_start(new_operation_id(), nonce=new_nonce(), lease=LONG, worker="w")
-            answer = run_sync(store.apply([], Claim("w", {"t": None}, (start,), new_operation_id())))
+            answer = run_sync(fixture.claiming(["t"]))
             if answer.claimed:
                 break
             assert answer.next_due is not None, f"the gate opened {looks} looks at the clock later"

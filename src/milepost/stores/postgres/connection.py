@@ -166,8 +166,8 @@ async def _rows_of(cursor: psycopg.AsyncCursor[tuple[Any, ...]]) -> Rows:
 def parameters(url: str) -> dict[str, Any]:
     """Return the parameters of a connection. Raises psycopg.ProgrammingError for an invalid URL.
 
-    A URL with several hosts finds the one that accepts writes, so that a failover is followed. What an operator sets in
-    the variables of libpq, as PGCONNECT_TIMEOUT, holds before the defaults of milepost.
+    A URL with several hosts finds the one that accepts writes, so that a failover is followed. An environment
+    variable of libpq, such as PGCONNECT_TIMEOUT, overrides the default of milepost.
     """
     given = conninfo_to_dict(url.partition("#")[0])
     defaults: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": "milepost"}
