@@ -38,6 +38,8 @@ READS = frozenset(
 )
 DELAYS = (0.0005, 0.005, 0.05, 0.3, 1.2, 3.0)
 """Seconds that a message may take. The longest arrive after their sender has given up, as TCP does it after a path loss."""
+RETRY_WITHIN = 0.6
+"""Seconds between two tries of a request during an outage, at most."""
 
 Observer = Callable[[str, Any, Any, Any, Any], None]
 
@@ -93,6 +95,13 @@ class Server:
             if 0 <= at - end < lease or (0 <= begin - at < renewed and end - at >= lease):
                 return True
         return any(then - at < lease / 3 for at, then in pairwise(recent))
+
+    def was_missed(self, since: int) -> bool:
+        """Return whether it was available between two outages since a time, but never for as long as until a next try."""
+        ends = [since, *(end for _, end in self.outages if end > since)]
+        begins = [*(max(begin, since) for begin, end in self.outages if end > since), self.world.now]
+        times = [begin - end for end, begin in zip(ends, begins, strict=True)]
+        return any(times[1:-1]) and max(times) <= RETRY_WITHIN * 1e6
 
     def start_empty(self) -> None:
         """Start with no records, as a server without persistence does."""
@@ -155,8 +164,9 @@ class Server:
     def stop(self, seconds: float) -> None:
         """Be unavailable for a while, and cut all connections."""
         self.world.note(f"server is down for {seconds:g} s")
-        self.down_until = self.world.now + int(seconds * 1e6)
-        self.outages.append((self.world.now, self.down_until))
+        now = self.world.now
+        self.down_until = now + int(seconds * 1e6)
+        self.outages = [*((begin, min(end, now)) for begin, end in self.outages), (now, self.down_until)]
         self.connections += 1
         self._waiters = []
 

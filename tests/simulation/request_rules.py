@@ -95,6 +95,10 @@ class RequestRules:
         elif method == "kv_get" and args[0] == history_key(PROFILED):
             self._history_read.add(pid)
 
+    def renewed_at(self, token: str) -> int:
+        """Return when the store last renewed the lease of a token, 0 for never."""
+        return self._renewed.get(token, 0)
+
     def on_reply(self, process: Process, method: str, kwargs: Any, reply: Any) -> None:
         """Note whether the reply says that there is more to do."""
         if method in ("sweep", "purge"):
@@ -129,7 +133,7 @@ class RequestRules:
 
     def on_begin(self, run: Run, process: Process, sent_at: float, started_at: int) -> None:
         """Check since when a process believes to have the lease of a run, by its own clock."""
-        if (sent_at - 1000.0) * 1e6 > max(started_at, self._renewed.get(run.token, 0)) + 1:
+        if (sent_at - 1000.0) * 1e6 > max(started_at, self.renewed_at(run.token)) + 1:
             self._fail("lease-is-not-overrated", "a lease is taken to begin after the store has given it")
         if run.job_type == PROFILED:
             since = self._world.now

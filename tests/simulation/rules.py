@@ -255,7 +255,8 @@ class Rules:
             return
         process, run, since = self._live[token]
         quiet = self.world.now - max(process.disturbed_at, since)
-        if self._is_well(process) and not run.cancelled and quiet > (self.settings.lease + 1) * 1e6:
+        is_well = self._is_well(process) and not self.server.was_missed(max(since, self.requests.renewed_at(token)))
+        if is_well and not run.cancelled and quiet > (self.settings.lease + 1) * 1e6:
             self.fail("healthy-run-is-kept", f"a healthy run was taken as lost, and the job is {status}")
 
     def is_draining(self, job_id: str, record: Mapping[str, str]) -> bool:
