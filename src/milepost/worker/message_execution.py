@@ -180,14 +180,13 @@ class MessageExecution(LeasedExecution):
         return True
 
     async def _renewed(self, job: Job) -> Job:
-        """Renew the lease if its start was sent some time ago, because the reply may be old. Raises NotDelivered."""
+        """Renew the lease until a reply is not old: another run may have the job by then. Raises NotDelivered."""
         settings = self._app.settings
-        sent_at = self.runtime.clock.monotonic()
-        if sent_at - self.sent_at > settings.lease / 2:
+        while (now := self.runtime.clock.monotonic()) - self.sent_at > settings.lease / 2:
             (state,) = await self.runtime.store.renew([(job.job_id, job.record["token"])], settings.lease_micros)
             if state == "lost":
                 raise NotDelivered(job)
-            self.sent_at = sent_at
+            self.sent_at = now
         return job
 
     # --- stopping ---
