@@ -328,7 +328,8 @@ class Rules:
         record = self.server.memory.records.get(run.job_id, {})
         if job_type.endswith("poison") and begins > POISON_BEGINS:
             self.fail("poison-is-charged", f"begun {begins} times, charged crashes: {record.get('crashes', 0)}")
-        if sent_at is not None and self.world.now / 1e6 + 1000.0 - sent_at > self.settings.lease:
+        is_late = sent_at is not None and self.world.now / 1e6 + 1000.0 - sent_at > self.settings.lease
+        if is_late and process.owner.is_alive:  # else "orphan-ends" allows its child some time
             self.fail("begins-within-lease", "code begins although its lease has ended")
         kept = self._checkpoints.get(run.job_id, -1)
         got = run.last_checkpoint if run.last_checkpoint is not None else -1
