@@ -186,10 +186,14 @@ def inspect(simulation: Simulation, process: Process) -> None:
     simulation.world.sleep(1.0)
     for probe in probes:
         simulation.rules.rest.at_end_of_probe(jobs.wait(probe, timeout=0.5).status.value)
-    page = manager.find(limit=7)
-    listed = [job.job_id for job in page.jobs]
-    while page.next_cursor:
-        page = manager.find(limit=7, cursor=page.next_cursor)
-        listed += [job.job_id for job in page.jobs]
-    counted = {status: manager.count_jobs(status=status) for status in JobStatus}
-    simulation.rules.rest.at_end_of_list(listed, counted)
+    rest, before, statuses = simulation.rules.rest, None, simulation.rules.rest.statuses()
+    while statuses != before:  # else jobs were removed meanwhile
+        before = statuses
+        page = manager.find(limit=7)
+        listed = [job.job_id for job in page.jobs]
+        while page.next_cursor:
+            page = manager.find(limit=7, cursor=page.next_cursor)
+            listed += [job.job_id for job in page.jobs]
+        counted = {status: manager.count_jobs(status=status) for status in JobStatus}
+        statuses = rest.statuses()
+    rest.at_end_of_list(listed, counted)

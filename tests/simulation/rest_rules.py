@@ -95,13 +95,17 @@ class RestRules:
         if status != "completed":
             self._fail("jobs-start-at-once", f"a new job is {status} after a second")
 
+    def statuses(self) -> dict[str, str]:
+        """Return the status of each job."""
+        return {job_id: record["status"] for job_id, record in self._server.memory.records.items()}
+
     def at_end_of_list(self, listed: list[str], counted: Mapping[JobStatus, int]) -> None:
         """Check the ids of a walk through the list, and the counts, as a caller sees them at rest."""
-        records = self._server.memory.records
-        if sorted(listed) != sorted(records):
-            self._fail("lists-match", f"{len(listed)} jobs are listed, {len(records)} exist")
+        statuses = self.statuses()
+        if sorted(listed) != sorted(statuses):
+            self._fail("lists-match", f"{len(listed)} jobs are listed, {len(statuses)} exist")
         for status in JobStatus:
-            exist = sum(record["status"] == status.value for record in records.values())
+            exist = sum(each == status.value for each in statuses.values())
             if counted.get(status, 0) != exist:
                 self._fail("counts-match", f"{counted.get(status, 0)} {status.value} jobs are counted, {exist} exist")
 
