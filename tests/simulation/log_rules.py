@@ -16,13 +16,15 @@ LOG_RULES = {
 HEARTBEAT = "milepost-heartbeat"
 DELAY_MICROS = 100_000
 """Microseconds within which a process that stood still warns of it."""
+REPLY_SECONDS = 2.0
+"""The longest that a request in progress takes when a fault is over: it waits for a reply, pauses, and is sent again."""
 
 
 class LogRules:
     """Checks the warnings of one run of the simulation."""
 
     def __init__(self, rules: Rules) -> None:
-        self._fail, self._world = rules.fail, rules.world
+        self._rules, self._fail, self._world = rules, rules.fail, rules.world
         self._unanswered: set[Process] = set()
         """The processes whose heartbeat had no reply to its last request."""
         self._warned: set[Process] = set()
@@ -60,7 +62,12 @@ class LogRules:
             self._fail("outage-is-in-the-log", f"{thread.name} said without reason: {text}")
 
     def at_rest(self) -> None:
-        """Check that no process that sweeps still says that the store is unavailable."""
+        """Check that no process that sweeps still says that the store is unavailable.
+
+        Without runs a heartbeat asks again only at its next sweep. The last fault of a process may end just before the rest.
+        """
+        settings = self._rules.settings
+        since = self._world.now - (settings.sweep_interval + settings.heartbeat + REPLY_SECONDS) * 1e6
         for process in self._warned:
-            if process.is_alive and process.name.startswith(("worker", "server")):
+            if process.name.startswith(("worker", "server")) and self._rules.is_undisturbed(process, since):
                 self._fail("outage-is-in-the-log", f"{process.name} did not say that the store is available again")
