@@ -94,7 +94,7 @@ class Server:
         for at, (begin, end) in product(recent, self.outages):
             if 0 <= at - end < lease or (0 <= begin - at < renewed and end - at >= lease):
                 return True
-        return any(then - at < lease / 3 for at, then in pairwise(recent))
+        return any(passed(at) - passed(then) < lease / 3 for at, then in pairwise(recent))
 
     def was_missed(self, since: int) -> bool:
         """Return whether it was available between two outages since a time, but never for as long as until a next try."""

@@ -67,6 +67,8 @@ POSTPONING = frozenset(("dispatch", "dispatched", "undispatchable"))
 NOTIFIED_WITHIN = 0.8
 """Seconds within which an old run is notified after its successor has begun."""
 CANCEL_NOTIFIED_WITHIN = 1.6
+TOLD_WITHIN = 0.3
+"""Seconds within which a child process is told that its lease has ended."""
 REPORTED_WITHIN = 2.4
 """Seconds: six steps of a thread, and several heartbeats."""
 POISON_BEGINS = 12
@@ -328,7 +330,8 @@ class Rules:
         record = self.server.memory.records.get(run.job_id, {})
         if job_type.endswith("poison") and begins > POISON_BEGINS:
             self.fail("poison-is-charged", f"begun {begins} times, charged crashes: {record.get('crashes', 0)}")
-        is_late = sent_at is not None and self.world.now / 1e6 + 1000.0 - sent_at > self.settings.lease
+        lease = self.settings.lease + (TOLD_WITHIN if process.owner is not process else 0.0)
+        is_late = sent_at is not None and self.world.now / 1e6 + 1000.0 - sent_at > lease
         if is_late and process.owner.is_alive:  # else "orphan-ends" allows its child some time
             self.fail("begins-within-lease", "code begins although its lease has ended")
         kept = self._checkpoints.get(run.job_id, -1)
