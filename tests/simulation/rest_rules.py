@@ -9,6 +9,7 @@ from milepost.core.placement import starts_at
 from milepost.core.transitions.table import ACTIVE
 from milepost.core.values import JobStatus
 from milepost.run.sweeper import UNDISPATCHED_AFTER
+from tests.simulation.limit_rules import over_limit
 from tests.simulation.task_queue import NAME
 
 if TYPE_CHECKING:
@@ -39,21 +40,39 @@ class RestRules:
 
     # --- at rest ---
 
-    def unfinished(self) -> Iterator[Mapping[str, str]]:
-        """Yield the records of the jobs that are to end by themselves and have not.
+    def unfinished(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Yield the ids and records of the jobs that are to end by themselves and have not.
 
         A job that was scheduled, or is to be dispatched again, by a clock that was ahead waits until then; it is left out,
         and so is a job that waits for another one, which is looked at by itself.
         """
         now = self._server.memory.tick()
-        for record in self._server.memory.records.values():
+        for job_id, record in self._server.memory.records.items():
             if (
                 record["status"] in ACTIVE
                 and (record["run_by"] != "external" or record["task_queue"] == NAME)
                 and max(starts_at(record) or 0, int(record.get("stale", 0))) <= now + SCHEDULED_WITHIN
                 and not self._rules.dependencies.waits(record)
             ):
-                yield record
+                yield job_id, record
+
+    def _waits_for_clock(self, job_id: str, record: Mapping[str, str]) -> bool:
+        """Return whether a lease that was taken while the clock was ahead keeps a job from ending.
+
+        It ends at that time, if no sweep saw the clock step back. Until then a job waits whose own run is dead, and one that
+        may not start beside it: it has the same id or unique key, or such leases fill its limit.
+        """
+        memory = self._server.memory
+        ahead = memory.tick() + SCHEDULED_WITHIN
+        if record["status"] == "running":
+            return int(record.get("lease", 0)) > ahead
+        stops = {stopping: stop for stopping, stop in memory.stops.items() if stop.expires > ahead}
+        slot, key = record.get("slot", ""), record.get("unique_key")
+        if job_id in stops or (key is not None and any(stop.key == key for stop in stops.values())):
+            return True
+        held = [slot, *(stop.slot for stop in stops.values())]
+        held += [other.get("slot", "") for other in memory.records.values() if int(other.get("lease", 0)) > ahead]
+        return held.count(slot) > self._rules.limits.get(slot, len(held)) or over_limit(memory, slot, held) is not None
 
     def at_rest(self) -> None:
         """Check the end of a run: the faults are over, and time has passed since."""
@@ -61,14 +80,10 @@ class RestRules:
         for job_id, job_type in self._rules.acknowledged.items():
             if job_id not in records and job_id not in self._rules.deleted | self._rules.requests.purged:
                 self._fail("acknowledged-is-kept", f"a {job_type} job is gone")
-        # A lease that was taken while the clock was ahead ends at that time, if no sweep saw the clock step back.
-        ahead = memory.tick() + SCHEDULED_WITHIN
-        waiting = {record["type"] for record in records.values() if int(record.get("lease", 0)) > ahead}
-        waiting |= {stop.slot for stop in memory.stops.values() if stop.expires > ahead}
         left = [
             f"{r['type']} {r['status']} attempt {r.get('attempt', 0)} suspect {r.get('suspect', 0)}"
-            for r in self.unfinished()
-            if r["type"] not in waiting
+            for job_id, r in self.unfinished()
+            if not self._waits_for_clock(job_id, r)
         ]
         if left:
             self._fail("every-job-ends", f"{len(left)} jobs have not ended: {', '.join(left[:3])}")

@@ -94,7 +94,7 @@ class Rules:
         """The jobs whose delete was requested."""
         self.reports_in_turn = False
         """Whether a request of the heartbeat has the report of one run only, so the others wait."""
-        self._limits = limits
+        self.limits = limits
         self._applied: dict[tuple[str, str], int] = {}
         self._removed: set[str] = set()
         self._fences: dict[str, int] = {}
@@ -234,7 +234,7 @@ class Rules:
             self.fail("not-before-holds", f"{(start - memory.now) / 1e6:.1f} s too early")
         if over := over_limit(memory, new.get("slot", "")):
             self.fail("limit-of-key-holds", over)
-        limit = self._limits.get(new["type"])
+        limit = self.limits.get(new["type"])
         if limit is not None:
             records = memory.records.values()
             taken = sum(record["type"] == new["type"] and record["status"] == "running" for record in records)
