@@ -63,7 +63,7 @@ RUN_WRITES = frozenset(
     ("progress", "stage", "stalled", "checkpoint", "keep_step", "suspend", "complete", "fail", "release", "self_cancel")
 )
 REOPENING = frozenset(("retry", "retry from start", "retry_child", "resume"))
-POSTPONING = frozenset(("dispatch", "dispatched", "undispatchable"))
+POSTPONING = frozenset(("dispatch", "dispatched"))
 NOTIFIED_WITHIN = 0.8
 """Seconds within which an old run is notified after its successor has begun."""
 CANCEL_NOTIFIED_WITHIN = 1.6
@@ -149,8 +149,8 @@ class Rules:
         write = (job_id, change.operation_id)
         times = self._applied[write] = self._applied.get(write, 0) + 1
         # A worker may use the start ids of a claim again, and a delivery is repeated; each start has a new fence. A late
-        # duplicate of the note that a task queue has a message, or cannot be reached, postpones the next try once more, and
-        # changes nothing that is shown.
+        # duplicate of the note that a task queue has a message postpones the next try once more, and changes nothing that is
+        # shown.
         only_postpones = name in POSTPONING and new.get("version") == old.get("version")
         # A job may come back that was removed because the clock stepped ahead by more than the retention time.
         is_purged = job_id in self.requests.purged

@@ -120,7 +120,7 @@ PRIVATE: tuple[Field, ...] = (
     _private("created_by_op", "O", "The operation that created the record."),
     _private("recent_ops", "o", "The newest operations of runs."),
     _private("caller_ops", "Q", "The newest operations of callers."),
-    _private("update_ops", "U", "The newest updates of a manual job."),
+    _private("update_ops", "U", "The newest updates of a manual job, or notes that the job of a task queue cannot be dispatched."),
     _private("ready", "q", "The name under which workers may claim the job: `ready_name` of its type and queue.", cleared=("start", "end")),
     _private("slot", "S", "The type under which a limit counts the lease, for jobs that may be claimed again.", cleared=("complete",)),
     _private("ready_name", "", "The name for `ready` where it is not the type.", cleared=("complete",)),

@@ -10,7 +10,8 @@ retention      what is kept
                applied in the order of their ids, so an id that is not greater than the kept one was applied before
 "checkpoints"  the newest checkpoint of a run, likewise, next in field `recent_ops`
 "steps"        the newest kept step of a run, likewise, last in field `recent_ops`
-"updates"      the last UPDATES_KEPT of a manual job: field `update_ops`
+"updates"      the last UPDATES_KEPT updates of a manual job, or notes that the job of a task queue cannot be dispatched:
+               field `update_ops`
 "callers"      the newest CALLERS_KEPT: field `caller_ops`, and in a tombstone once the record is removed. One more
                within 60 s is refused, with the time after which it is accepted
 =============  =======================================================================================================

@@ -91,6 +91,18 @@ class Idempotency(Scenarios):
         assert (await fixture.attempt("a", late)).repeated
         assert [event.kind for event in await fixture.store.events("a")].count("log") == 2
 
+    async def test_late_note_of_a_refused_message_is_recognised(self, fixture: StoreFixture) -> None:
+        """A job whose message had been sent since was said to wait for its task queue again, if the note came once more."""
+        await fixture.create("a", queue_job(dispatch_after="0"))
+        note = plans.plan_undispatchable(fixture.operation_id(), 0, "no broker")
+        await fixture.do("a", note)
+        await fixture.tick()
+        await fixture.do("a", plans.plan_dispatch(fixture.operation_id(), LONG))
+        sent = await fixture.made("a", plans.plan_dispatched(fixture.operation_id(), LONG))
+        again = await fixture.attempt("a", note)
+        assert (again.accepted, again.repeated, again.branch) == (True, True, 0)
+        assert dict((await fixture.job("a")).record) == dict(sent.record)
+
     async def test_log_of_deleted_job_does_not_reach_the_next(self, fixture: StoreFixture) -> None:
         """A job that was created under the id of a deleted one got the last lines of its code, which had not stopped yet."""
         await fixture.create("a", worker_job())
