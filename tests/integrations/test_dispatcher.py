@@ -104,6 +104,31 @@ def test_dispatches_are_recorded_in_batches_and_at_close(
     assert task_queue.sent == ids
 
 
+def test_message_used_up_without_a_handler_is_sent_again_soon(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]],
+) -> None:
+    """A job whose second message reached a worker without its handler, as the first had, waited an hour for the next one."""
+    (jobs, task_queue), (older, older_queue) = make_jobs(), make_jobs()
+
+    @jobs.job("noted")
+    def noted(run: Run) -> None:
+        """Not reached."""
+
+    def use_up(job: Job) -> None:
+        task_queue.sent.append(job.job_id)
+        with pytest.raises(NotDelivered):
+            deliver(older, older_queue, job.job_id, job.job_type)
+
+    task_queue.send = use_up  # type: ignore[method-assign]
+    task_queue.dispatcher.disable_thread()  # so each send is noted before the submit returns
+    job_id = jobs.submit(noted.options(unique_key="one")).job_id
+    assert jobs.submit(noted.options(unique_key="one", on_duplicate="return")).job_id == job_id
+    job = jobs.get_job(job_id)
+    assert job is not None
+    assert (task_queue.sent, "no handler" in (job.stalled or "")) == ([job_id] * 2, True)
+    assert int(job.record["stale"]) < run_sync(jobs.store.now()) + 60_000_000
+
+
 def test_submit_in_job_survives_failed_dispatch_record(
     make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,7 +153,8 @@ class Dispatcher:
                 )
                 plan = plan_undispatchable(new_operation_id(), REJECTED_RETRY_MICROS, reason)
             else:
-                plan = plan_dispatched(new_operation_id(), int(self.task_queue.lost_after * 1_000_000), job.version)
+                lost_after, known = int(self.task_queue.lost_after * 1_000_000), job.record.get("update_ops", "")
+                plan = plan_dispatched(new_operation_id(), lost_after, job.version, known)
                 notes.append(Write(job.job_id, plan, answer=False))
                 continue
             undispatchable.append(Write(job.job_id, plan, answer=False))

@@ -22,10 +22,11 @@ _DISPATCH = template(
 )  # fmt: skip
 _DISPATCHED = template(
     "dispatched",
-    ("again", "version", "queue_message", "delay"),
+    ("again", "version", "notes", "queue_message", "delay"),
     branch(
         (PENDING,),
-        guards=(RUN_BY_TASK_QUEUE, ("eq", "version", Param("version"))),
+        # A note of the same reason as before has no event, so the version does not tell that the message was used up.
+        guards=(RUN_BY_TASK_QUEUE, ("eq", "version", Param("version")), ("eq", "update_ops", Param("notes"))),
         ops=(
             ("stamp", "stale", Param("again")),
             ("set", "queue_message", Param("queue_message")),
@@ -75,17 +76,20 @@ def plan_dispatched(
     operation_id: str,
     again: int,
     version: int | None = None,
+    notes: str | None = None,
     queue_message: str | None = None,
     delay: int | None = None,
 ) -> Change:
     """Record that the task queue has the message; it counts as lost after `again` microseconds without a start.
 
     `version` is that of the record when the message was sent: the job may have run since and wait for its next attempt.
+    `notes` is what its `update_ops` was then: a delivery that could not start the job may have noted so since.
     `queue_message` replaces the stored message for the next dispatch. The task queue delivers it after `delay` microseconds.
     """
     asked = None if version is None else str(version)
     wait = None if delay is None else str(delay)
-    return bind(_DISPATCHED, operation_id, again=str(again), version=asked, queue_message=queue_message, delay=wait)
+    values = {"version": asked, "notes": notes, "queue_message": queue_message, "delay": wait}
+    return bind(_DISPATCHED, operation_id, again=str(again), **values)
 
 
 def plan_undispatchable(operation_id: str, again: int, reason: str) -> Change:

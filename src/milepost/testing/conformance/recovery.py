@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from milepost.core import transitions as plans
+from milepost.core.transitions.change import Change
 from milepost.stores.protocol import Select, SweepResult, Write
 from milepost.stores.retention import purge_older
 from milepost.testing.conformance.harness import (
@@ -100,6 +101,27 @@ class Sweeping(Scenarios):
         assert len((await fixture.store.sweep(lease=HOUR, interval=0)).due) == 2
         await fixture.store.renew(list(tokens.items()), LONG)
         assert (await fixture.store.sweep(lease=HOUR, interval=0)).due == []
+
+    async def test_message_used_up_for_the_same_reason_is_not_noted_as_sent(self, fixture: StoreFixture) -> None:
+        """A job whose second message was used up for the reason of the first waited until it counted as lost."""
+        await fixture.create("a", queue_job(task_queue="celery", dispatch_after="0"))
+
+        async def use_up() -> None:
+            await fixture.do("a", plans.plan_undispatchable(fixture.operation_id(), 0, "no handler"))
+            await fixture.tick()
+
+        async def sent() -> Change:
+            (due,) = (await fixture.store.sweep(lease=HOUR, interval=0, task_queue="celery")).due
+            assert due.job is not None
+            known = due.job.record.get("update_ops", "")
+            return plans.plan_dispatched(fixture.operation_id(), LONG, due.job.version, known)
+
+        for _ in range(3):
+            note = await sent()
+            await use_up()
+            await fixture.refused("a", note)
+        job = await fixture.made("a", await sent())
+        assert (job.stalled, int(job.record["stale"]) > await fixture.store.now()) == (None, True)
 
     async def test_second_sweep_within_interval_is_skipped(self, fixture: StoreFixture) -> None:
         await fixture.create("lost", worker_job())
