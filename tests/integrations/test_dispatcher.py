@@ -129,6 +129,29 @@ def test_message_used_up_without_a_handler_is_sent_again_soon(
     assert int(job.record["stale"]) < run_sync(jobs.store.now()) + 60_000_000
 
 
+def test_suspended_job_found_by_its_key_continues_in_time(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]],
+) -> None:
+    """A suspended job that a submit with its unique key returned continued an hour after its time."""
+    jobs, task_queue = make_jobs()
+
+    @jobs.job("sleeper")
+    def sleeper(run: Run) -> None:
+        run.sleep("nap", 600)
+
+    dispatcher = task_queue.dispatcher
+    dispatcher.disable_thread()  # so each send is noted before the submit returns
+    job_id = jobs.submit(sleeper.options(unique_key="one")).job_id
+    suspended = jobs.get_job(job_id)
+    assert suspended is not None
+    assert "wake_at" in suspended.record
+    assert jobs.submit(sleeper.options(unique_key="one", on_duplicate="return")).job_id == job_id
+    job = jobs.get_job(job_id)
+    assert job is not None
+    assert int(job.record["stale"]) <= int(job.record["wake_at"])
+    assert task_queue.sent == [job_id]
+
+
 def test_submit_in_job_survives_failed_dispatch_record(
     make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,12 +119,16 @@ class Dispatcher:
     # --- new jobs ---
 
     async def dispatch(self, store: Store, jobs: Sequence[Job]) -> None:
-        """Dispatch jobs that were just created. A thread records in batches that this was done.
+        """Dispatch new jobs that may start. A thread records in batches that this was done.
 
         If the task queue cannot be reached, the submit does not fail: the record says so, and the thread tries again.
         """
         self.start()
-        ready = [job for job in jobs if job.status is JobStatus.PENDING and "not_before" not in job.record]
+        # A submit may also return a job that waits for its next attempt, or sleeps: the sweeper dispatches it in time.
+        later = ("not_before", "wake_at")
+        ready = [
+            job for job in jobs if job.status is JobStatus.PENDING and not any(name in job.record for name in later)
+        ]
         undispatchable = self._send_all(ready) if store.blocking else await asyncio.to_thread(self._send_all, ready)
         if undispatchable:
             await store.apply(undispatchable)
