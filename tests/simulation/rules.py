@@ -67,8 +67,8 @@ POSTPONING = frozenset(("dispatch", "dispatched"))
 NOTIFIED_WITHIN = 0.8
 """Seconds within which an old run is notified after its successor has begun."""
 CANCEL_NOTIFIED_WITHIN = 1.6
-TOLD_WITHIN = 0.3
-"""Seconds within which a child process is told that its lease has ended."""
+LEARNS_WITHIN = 0.3
+"""Seconds within which a child process learns that its lease has ended."""
 REPORTED_WITHIN = 2.4
 """Seconds: six steps of a thread, and several heartbeats."""
 POISON_BEGINS = 12
@@ -180,7 +180,7 @@ class Rules:
             self.runs.on_start(new["token"], job_id, new, self.server.requesting)
         if name == "complete" and old["token"] not in self._returned and new["type"] in self._watched_types:
             self.fail("completed-code-returned", "a job completed whose code has not returned")
-        if name == "lease_expired":
+        if name == "lease_expired" or (name == "resume" and was == "running"):
             self._check_lost(old, status)
         if name == "cancel" and "token" in old:
             if old["token"] in self._live:
@@ -208,7 +208,9 @@ class Rules:
         status = new["status"]
         if new.get("run_by") != "manual" and (status == "running") != ("token" in new and "lease" in new):
             self.fail("lease-iff-running", f"{status}, lease {new.get('lease')}, after {name}")
-        if int(new.get("crashes", 0)) > int(new.get("max_crashes", 3)) and status in ACTIVE:
+        # A tracked block is resumed by whoever starts it again, however often its process was lost.
+        is_limited = status in ACTIVE and new["run_by"] != "track"
+        if is_limited and int(new.get("crashes", 0)) > int(new.get("max_crashes", 3)):
             self.fail("budgets-hold", f"crash {new['crashes']} of {new.get('max_crashes', 3)}")
         key = new.get("unique_key")
         if key and status in ACTIVE and old.get("status") not in ACTIVE:
@@ -330,7 +332,7 @@ class Rules:
         record = self.server.memory.records.get(run.job_id, {})
         if job_type.endswith("poison") and begins > POISON_BEGINS:
             self.fail("poison-is-charged", f"begun {begins} times, charged crashes: {record.get('crashes', 0)}")
-        lease = self.settings.lease + (TOLD_WITHIN if process.owner is not process else 0.0)
+        lease = self.settings.lease + (LEARNS_WITHIN if process.owner is not process else 0.0)
         is_late = sent_at is not None and self.world.now / 1e6 + 1000.0 - sent_at > lease
         if is_late and process.owner.is_alive:  # else "orphan-ends" allows its child some time
             self.fail("begins-within-lease", "code begins although its lease has ended")

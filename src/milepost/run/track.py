@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
+from milepost.core.defaults import RENEWALS_PER_LEASE
 from milepost.core.errors import (
     DuplicateJobError,
     InvalidInputError,
@@ -31,6 +33,9 @@ from milepost.stores.sync_bridge import run_sync
 
 RUNNERS = {"manual": "its caller", "track": "a track() block", "worker": "a worker", "external": "a task queue"}
 """What runs a job, by its `run_by`, in texts."""
+
+LONGEST_PAUSE = 0.5
+"""Seconds between two tries of a request during an outage, at most."""
 
 T = TypeVar("T")
 
@@ -231,11 +236,12 @@ async def _adopt(request: TrackRequest, job_id: str) -> Job | None:
 
 
 async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
-    """Take a lease on the job of a key, if it has ended or its lease expires; return None if a new job can be created.
+    """Take a lease on the job of a key, if it has ended or its run is lost; return None if a new job can be created.
 
     Raises LeaseHeldError as soon as the lease of a running job is renewed: its run is alive.
     """
-    store, lease = request.runtime.store, request.runtime.settings.lease_micros
+    runtime, settings = request.runtime, request.runtime.settings
+    store, owner = runtime.store, _Owner(runtime)
     position = (await store.feed(None)).position
     first: str | None = None
     while True:
@@ -246,32 +252,54 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
             raise DuplicateJobError(
                 f"unique_key: taken by job {job_id}, which is run by {RUNNERS[job.run_by]}", job=job
             )
-        text = f"process {job.worker} died"
-        dead = job.record.get("token") if job.worker is not None and is_known_dead(job.worker) else None
-        nonce = new_nonce()
-        plan = plan_resume(
-            new_operation_id(),
-            nonce=nonce,
-            lease=lease,
-            worker=process_name(),
-            failure=report_lost_run(job, FailureKind.LOST, text),
-            dead=dead,
-            version=job.record.get("version", ""),
-            token=job.record.get("token", ""),
-            release=request.runtime.settings.release,
-        )
-        outcome = await _apply(store, job_id, plan)
-        if outcome.accepted:
-            if (leased := _leased(outcome, nonce)) is not None:
-                return leased
-            continue
-        renewed = job.record.get("lease", "")
-        if first is not None and renewed != first and renewed:
+        lease = job.record.get("lease", "")
+        if first is not None and lease not in ("", first):
             raise LeaseHeldError(f"unique_key: job {job_id} with this key is still running on {job.worker}", job=job)
-        first = renewed
-        left = (int(renewed) if renewed else await store.now() + lease) - await store.now()
-        news = await store.feed(position, timeout=max(0.01, min(left / 1_000_000, request.runtime.settings.heartbeat)))
-        position = news.position
+        first = lease
+        is_dead = job.worker is not None and is_known_dead(job.worker)
+        wait = settings.heartbeat
+        if lease and not is_dead and (left := owner.seconds_left(int(lease) - await store.now())) > 0:
+            wait = min(left, owner.look_interval, wait)
+        else:
+            nonce = new_nonce()
+            plan = plan_resume(
+                new_operation_id(),
+                nonce=nonce,
+                lease=settings.lease_micros,
+                worker=process_name(),
+                failure=report_lost_run(job, FailureKind.LOST, f"process {job.worker} died"),
+                dead=job.record.get("token") if is_dead else None,
+                version=job.record.get("version", ""),
+                token=job.record.get("token", ""),
+                release=settings.release,
+            )
+            outcome = await _apply(store, job_id, plan)
+            if outcome.accepted:
+                if (leased := _leased(outcome, nonce)) is not None:
+                    return leased
+                continue
+        position = (await store.feed(position, timeout=wait)).position
+
+
+class _Owner:
+    """What is known of the process that has a lease: an outage may have kept it from renewing a lease that has ended."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._monotonic = runtime.clock.monotonic
+        self._patience = runtime.settings.lease / RENEWALS_PER_LEASE + LONGEST_PAUSE
+        """Seconds within which a live one renews its lease, if the store can be reached."""
+        self.look_interval = self._patience / 4
+        self._looked_at = self._ended_at = -math.inf
+
+    def seconds_left(self, left: int) -> float:
+        """Return the seconds until its run counts as lost, whose lease ends in `left` microseconds, by this look at it."""
+        now = self._monotonic()
+        if (
+            left > 0 or now - self._looked_at > self._patience / 2
+        ):  # it has not ended, or was not looked at in an outage
+            self._ended_at = now + max(0, left) / 1_000_000
+        self._looked_at = now
+        return self._ended_at + self._patience - now
 
 
 async def _wait_for_stop(request: TrackRequest) -> None:
