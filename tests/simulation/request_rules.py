@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.placement import awaited_groups
+from milepost.core.placement import after_groups, awaited_groups, groups_of
 from milepost.core.transitions.table import TERMINAL
 from milepost.run.forecast.history import decode_history, history_key
 from milepost.run.run import Run
@@ -46,6 +46,8 @@ class RequestRules:
         """When the store last renewed the lease of a token."""
         self._history_read: set[int] = set()
         self._ended_at: dict[str, int] = {}
+        self._kept: set[tuple[str, int]] = set()
+        """Jobs that a purge had to keep, each with the time from which it counts their retention since."""
         self.purged: set[str] = set()
 
     def on_write(self, job_id: str, new: Mapping[str, str]) -> None:
@@ -97,6 +99,23 @@ class RequestRules:
             self._rules.changes.on_mark(args[0].removeprefix(CRASH_MARK))
         elif method == "kv_get" and args[0] == history_key(PROFILED):
             self._history_read.add(pid)
+        elif method == "purge":
+            self._note_kept()
+
+    def _note_kept(self) -> None:
+        """Note the jobs that others need, and whose retention is counted anew from a time that the clock has reached."""
+        memory = self._server.memory
+        for kept in memory.kept_since.items():
+            if kept not in self._kept and kept[1] <= memory.now and self._is_needed(kept[0]):
+                self._kept.add(kept)
+
+    def _is_needed(self, job_id: str) -> bool:
+        """Return whether an open job waits for this one. While there are children, any job may belong to them."""
+        records = self._server.memory.records
+        groups = groups_of(job_id, records[job_id])
+        waiters = (record for record in records.values() if "completed" not in record)
+        awaited = {group for record in waiters for group in after_groups(record.get("labels", ""))}
+        return not awaited.isdisjoint(groups) or any("child_key" in record for record in records.values())
 
     def renewed_at(self, token: str) -> int:
         """Return when the store last renewed the lease of a token, 0 for never."""
@@ -124,12 +143,18 @@ class RequestRules:
 
     def at_rest(self) -> None:
         """Check that nothing is left whose retention time is over. What jobs of groups wait for may be kept for longer."""
-        records, settings = self._server.memory.records.values(), self._rules.settings
-        if any(awaited_groups(record) or "child_key" in record for record in records):
+        memory, settings = self._server.memory, self._rules.settings
+        if any(awaited_groups(record) or "child_key" in record for record in memory.records.values()):
             return
-        late = self._server.memory.now - (settings.job_ttl + min(PURGE_INTERVAL, settings.job_ttl) + 3) * 1e6
-        old = [record for record in records if int(record.get("completed", late)) < late]
-        if old:
+        late = memory.now - (settings.job_ttl + min(PURGE_INTERVAL, settings.job_ttl) + 3) * 1e6
+
+        def is_over(job_id: str, record: Mapping[str, str]) -> bool:
+            # The retention of a job that others needed is counted from the purge that kept it. If the clock was ahead then, that
+            # time is still to come, as is the end of a job that ended then. Those that needed it may be gone.
+            kept = (job_id, memory.kept_since.get(job_id, 0))
+            return max(int(record.get("completed", late)), kept[1] if kept in self._kept else 0) < late
+
+        if old := [job_id for job_id, record in memory.records.items() if is_over(job_id, record)]:
             self._fail("purged-in-time", f"{len(old)} jobs have not been removed")
 
     # --- running code ---
