@@ -101,3 +101,17 @@ def test_managers_of_one_runtime_share_its_heartbeat() -> None:
     runtime = Runtime(MemoryStore(), Settings(), 60.0)
     other = runtime.with_store(runtime.store.with_blocking(blocking=False))
     assert other.heartbeat is runtime.heartbeat
+
+
+def test_lease_that_ends_before_the_next_beat_is_renewed_at_once() -> None:
+    """A worker that got the reply to its claim late lost the job if the lease ended before the next beat."""
+    clock = OwnClock()
+    manager = own_manager(clock)
+    heartbeat = manager.runtime.heartbeat
+    with manager.track() as run:
+        until(lambda: clock.waits == 1)
+        clock.advance(LEASE - heartbeat.interval)
+        heartbeat.add(run, "continue", clock.now - LEASE / 2)
+        heartbeat.add(run, "continue", clock.now - LEASE + heartbeat.interval)
+        until(lambda: clock.waits == 2)
+    end_heartbeat(manager, clock)

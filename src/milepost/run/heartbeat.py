@@ -130,6 +130,8 @@ class Heartbeat:
             if self._thread is None:
                 self._start()
             self._state.runs[run.token] = reported
+        if renewed_at + self._lease < self._clock.monotonic() + 1.5 * self.interval:
+            self.wake()  # the reply came so late that the lease may end before the next beat
         if on_outage == "stop":
             self._watch.include(renewed_at)
 
