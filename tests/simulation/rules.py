@@ -208,7 +208,7 @@ class Rules:
         status = new["status"]
         if new.get("run_by") != "manual" and (status == "running") != ("token" in new and "lease" in new):
             self.fail("lease-iff-running", f"{status}, lease {new.get('lease')}, after {name}")
-        # A tracked block is resumed by whoever starts it again, however often its process was lost.
+        # A tracked block is resumed by each start with its key, however often its process was lost.
         is_limited = status in ACTIVE and new["run_by"] != "track"
         if is_limited and int(new.get("crashes", 0)) > int(new.get("max_crashes", 3)):
             self.fail("budgets-hold", f"crash {new['crashes']} of {new.get('max_crashes', 3)}")
