@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from milepost import JobManager, Settings
+from milepost import JobManager, Run, Settings
 from milepost.run.runtime import Runtime
 from milepost.stores.clock import Clock
 from milepost.stores.ids import Ids
@@ -50,6 +50,13 @@ def own_manager(clock: OwnClock, seed: int = 1) -> JobManager:
     return JobManager.of(Runtime(store, Settings(lease=LEASE), 60.0, clock=clock, ids=ids))
 
 
+def expires(manager: JobManager, run: Run) -> int:
+    """Return when the lease of a run ends, in microseconds."""
+    job = run_sync(manager.store.get(run.job_id))
+    assert job is not None
+    return int(job.record["lease"])
+
+
 def end_heartbeat(manager: JobManager, clock: OwnClock) -> None:
     """End the thread, which has no run."""
     clock.advance(2.0)
@@ -61,19 +68,14 @@ def test_lease_is_renewed_at_the_time_of_the_test() -> None:
     clock = OwnClock()
     manager = own_manager(clock)
 
-    def expires() -> int:
-        job = run_sync(manager.store.get(run.job_id))
-        assert job is not None
-        return int(job.record["lease"])
-
     with manager.track() as run:
-        first = expires()
+        first = expires(manager, run)
         clock.advance(20.0)
         manager.runtime.heartbeat.beat()
-        assert expires() == first + 20_000_000
+        assert expires(manager, run) == first + 20_000_000
         clock.advance(1.0)
         manager.runtime.heartbeat.beat()
-        assert expires() == first + 20_000_000, "a lease is renewed four times while it lasts"
+        assert expires(manager, run) == first + 20_000_000, "a lease is renewed four times while it lasts"
     end_heartbeat(manager, clock)
 
 
@@ -111,7 +113,10 @@ def test_lease_that_ends_before_the_next_beat_is_renewed_at_once() -> None:
     with manager.track() as run:
         until(lambda: clock.waits == 1)
         clock.advance(LEASE - heartbeat.interval)
-        heartbeat.add(run, "continue", clock.now - LEASE / 2)
+        heartbeat.beat()
+        renewed = expires(manager, run)
+        clock.advance(1.0)
         heartbeat.add(run, "continue", clock.now - LEASE + heartbeat.interval)
         until(lambda: clock.waits == 2)
+        assert expires(manager, run) == renewed + 1_000_000
     end_heartbeat(manager, clock)

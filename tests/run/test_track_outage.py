@@ -8,14 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from milepost import JobManager, Settings
+from milepost import JobManager, Run, Settings
 from milepost.core.errors import LeaseHeldError
 from milepost.run.runtime import Runtime
 from tests.run.test_runtime import LEASE, OwnClock, end_heartbeat, own_manager
 from tests.waiting import until
 
 STEP = 0.5
-RENEWED_WITHIN = LEASE / 4 + 0.5
+HEARTBEAT = 0.01
+RENEWED_WITHIN = LEASE / 4 + HEARTBEAT + 0.5
 
 
 def start_block(manager: JobManager) -> str:
@@ -38,7 +39,9 @@ class Starting:
     """A block that another process is starting, in a thread."""
 
     def __init__(self, manager: JobManager, start: Callable[[JobManager], str], clock: OwnClock) -> None:
-        self.manager = JobManager.of(Runtime(manager.store, Settings(lease=LEASE, heartbeat=0.01), 60.0, clock=clock))
+        self.manager = JobManager.of(
+            Runtime(manager.store, Settings(lease=LEASE, heartbeat=HEARTBEAT), 60.0, clock=clock)
+        )
         self.looks = 0
         self.outcome: list[str | LeaseHeldError] = []
         self._start = start
@@ -99,7 +102,11 @@ def test_block_takes_the_lease_of_a_lost_one_that_could_have_renewed_it(
 ) -> None:
     clock = OwnClock()
     manager = own_manager(clock)
-    run = manager.track("nightly", unique_key="nightly").__enter__()
+    lost: list[Run] = []
+    block = manager.track("nightly", unique_key="nightly")
+    thread = threading.Thread(target=lambda: lost.append(block.__enter__()))  # a run is current in its thread
+    thread.start()
+    thread.join()
     clock.advance(2 * LEASE)
     second, seconds = Starting(manager, start, clock), 0.0
     second.watch(monkeypatch)
@@ -108,5 +115,7 @@ def test_block_takes_the_lease_of_a_lost_one_that_could_have_renewed_it(
         clock.advance(STEP)
         seconds += STEP
         second.look()
-    assert second.outcome == [run.job_id]
+    assert second.outcome == [lost[0].job_id]
     assert RENEWED_WITHIN <= seconds <= RENEWED_WITHIN + 2 * STEP
+    manager.runtime.heartbeat.remove(lost[0])
+    end_heartbeat(manager, clock)

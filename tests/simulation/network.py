@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.defaults import RENEWALS_PER_LEASE
+from milepost.core.defaults import RENEWALS_PER_LEASE, RETRY_PAUSE
 from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
 from milepost.settings import Settings
 from milepost.stores.memory.store import MemoryStore
@@ -38,8 +38,8 @@ READS = frozenset(
 )
 DELAYS = (0.0005, 0.005, 0.05, 0.3, 1.2, 3.0)
 """Seconds that a message may take. The longest arrive after their sender has given up, as TCP does it after a path loss."""
-RETRY_WITHIN = 0.6
-"""Seconds between two tries of a request during an outage, at most."""
+RETRY_WITHIN = RETRY_PAUSE + 0.1
+"""Seconds between two tries of a request during an outage, at most, with the time that these take."""
 
 Observer = Callable[[str, Any, Any, Any, Any], None]
 
@@ -97,11 +97,11 @@ class Server:
         return any(passed(at) - passed(then) < lease / 3 for at, then in pairwise(recent))
 
     def was_missed(self, since: int) -> bool:
-        """Return whether it was available between two outages since a time, but never for as long as until a next try."""
+        """Return whether, since the first outage after a time, it was available only for less than until a next try."""
         ends = [since, *(end for _, end in self.outages if end > since)]
         begins = [*(max(begin, since) for begin, end in self.outages if end > since), self.world.now]
         times = [begin - end for end, begin in zip(ends, begins, strict=True)]
-        return any(times[1:-1]) and max(times) <= RETRY_WITHIN * 1e6
+        return any(times[1:-1]) and max(times[1:]) <= RETRY_WITHIN * 1e6
 
     def start_empty(self) -> None:
         """Start with no records, as a server without persistence does."""
@@ -254,7 +254,7 @@ class NetworkStore:
                     return reply
             is_unknown = is_sent and method not in READS
             wait = pause * (0.5 + world.entropy.random() / 2)
-            pause = min(0.5, pause * 2)
+            pause = min(RETRY_PAUSE, pause * 2)
             budget = self._times["sent_budget" if is_unknown else "unsent_budget"]
             if (world.now - began) / 1e6 + wait > budget:
                 self._server.on_no_reply(world.current)

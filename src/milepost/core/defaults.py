@@ -27,5 +27,7 @@ FEED_SECONDS = 3600.0
 """Events leave the feed after this time, so that no text of a deleted job is kept. The newest event is always kept."""
 CLOCK_LEAD = 30_000_000
 """If the system clock steps back by at most this many microseconds, the store's clock stands still; else it follows."""
+RETRY_PAUSE = 0.5
+"""The longest pause between two tries of a request during an outage."""
 RETRY_BUDGET = 30.0
 """How long one operation is retried before its outcome is reported as unknown."""

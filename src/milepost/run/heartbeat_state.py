@@ -132,7 +132,7 @@ class HeartbeatState:
         self._history = history
         self._parts = parts
         self._ids = ids
-        self._renew_at, self._first = 0.0, 0
+        self._first = 0
 
     def next(self, runs: Sequence[ReportedRun], now: float, time: float) -> Beat:
         """Return the request to send now: all leases, and the reports of as many runs as it may contain, in turn."""
@@ -149,7 +149,8 @@ class HeartbeatState:
             writes += collected
             reporting.append(one)
         self._first = first + len(reporting) if left <= 0 else 0
-        micros = self._settings.lease_micros if now >= self._renew_at else None
+        renewed_before = now - self._settings.lease / RENEWALS_PER_LEASE
+        micros = self._settings.lease_micros if any(one.renewed_at <= renewed_before for one in runs) else None
         return Beat(now, runs, reporting, writes, [(one.run.job_id, one.run.token) for one in runs], micros)
 
     def _collect(self, one: ReportedRun, now: float, time: float) -> list[tuple[Write, dict[str, str]]]:
@@ -189,7 +190,6 @@ class HeartbeatState:
                     one.sent.update(sent[1])
             one.unanswered = unwritten
         if beat.lease_micros is not None:
-            self._renew_at = beat.sent_at + self._settings.lease / RENEWALS_PER_LEASE
             for one in beat.runs:
                 one.renewed_at = beat.sent_at
         return [

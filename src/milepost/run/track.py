@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
-from milepost.core.defaults import RENEWALS_PER_LEASE
+from milepost.core.defaults import RENEWALS_PER_LEASE, RETRY_PAUSE
 from milepost.core.errors import (
     DuplicateJobError,
     InvalidInputError,
@@ -34,8 +34,6 @@ from milepost.stores.sync_bridge import run_sync
 RUNNERS = {"manual": "its caller", "track": "a track() block", "worker": "a worker", "external": "a task queue"}
 """What runs a job, by its `run_by`, in texts."""
 
-LONGEST_PAUSE = 0.5
-"""Seconds between two tries of a request during an outage, at most."""
 
 T = TypeVar("T")
 
@@ -252,11 +250,11 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
             raise DuplicateJobError(
                 f"unique_key: taken by job {job_id}, which is run by {RUNNERS[job.run_by]}", job=job
             )
+        is_dead = job.worker is not None and is_known_dead(job.worker)
         lease = job.record.get("lease", "")
-        if first is not None and lease not in ("", first):
+        if first is not None and lease not in ("", first) and not is_dead:
             raise LeaseHeldError(f"unique_key: job {job_id} with this key is still running on {job.worker}", job=job)
         first = lease
-        is_dead = job.worker is not None and is_known_dead(job.worker)
         wait = settings.heartbeat
         if lease and not is_dead and (left := owner.seconds_left(int(lease) - await store.now())) > 0:
             wait = min(left, owner.look_interval, wait)
@@ -286,17 +284,17 @@ class _Owner:
 
     def __init__(self, runtime: Runtime) -> None:
         self._monotonic = runtime.clock.monotonic
-        self._patience = runtime.settings.lease / RENEWALS_PER_LEASE + LONGEST_PAUSE
+        settings = runtime.settings
+        self._patience = settings.lease / RENEWALS_PER_LEASE + settings.heartbeat + RETRY_PAUSE
         """Seconds within which a live one renews its lease, if the store can be reached."""
         self.look_interval = self._patience / 4
         self._looked_at = self._ended_at = -math.inf
 
     def seconds_left(self, left: int) -> float:
-        """Return the seconds until its run counts as lost, whose lease ends in `left` microseconds, by this look at it."""
+        """Return the seconds until its run counts as lost, by a look at its lease, which ends in `left` microseconds."""
         now = self._monotonic()
-        if (
-            left > 0 or now - self._looked_at > self._patience / 2
-        ):  # it has not ended, or was not looked at in an outage
+        # Time counts from the end of the lease, and from the last time without a look, which may have been an outage.
+        if left > 0 or now - self._looked_at > self._patience / 2:
             self._ended_at = now + max(0, left) / 1_000_000
         self._looked_at = now
         return self._ended_at + self._patience - now

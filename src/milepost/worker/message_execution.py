@@ -182,11 +182,12 @@ class MessageExecution(LeasedExecution):
     async def _renewed(self, job: Job) -> Job:
         """Renew the lease until a reply is not old: another run may have the job by then. Raises NotDelivered."""
         settings = self._app.settings
-        while (now := self.runtime.clock.monotonic()) - self.sent_at > settings.lease / 2:
+        longest = settings.lease / 2
+        while (now := self.runtime.clock.monotonic()) - self.sent_at > longest:
             (state,) = await self.runtime.store.renew([(job.job_id, job.record["token"])], settings.lease_micros)
             if state == "lost":
                 raise NotDelivered(job)
-            self.sent_at = now
+            self.sent_at, longest = now, settings.lease
         return job
 
     # --- stopping ---

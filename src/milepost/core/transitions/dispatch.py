@@ -47,7 +47,7 @@ _UNDISPATCHABLE = template(
         emit=("stalled",),
     ),
     branch((PENDING,), guards=(RUN_BY_TASK_QUEUE,), ops=(("stamp", "stale", Param("again")),)),
-    # As the last operation it would soon be displaced: the next dispatch follows after seconds, and clears the reason.
+    # As the last operation it would soon be displaced: the next dispatch follows after seconds, and its note clears the reason.
     retention="updates",
 )
 _REJECTED = template(

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import hiredis
 
+from milepost.core.defaults import RETRY_PAUSE
 from milepost.core.errors import OutcomeUnknownError, StoreError, StoreFullError, StoreUnavailableError
 from milepost.stores.redis.connect import Connector, Target
 from milepost.stores.redis.connection import Arg, Call, ConnectionLost, ConnectionPool, RedisConnection
@@ -24,7 +25,7 @@ REPLY_SECONDS = 5.0
 SLOWEST_LINK = 256 * 1024
 """Bytes per second. The timeout of larger requests grows accordingly; smaller ones share one timeout, because changing
 the timeout of a socket costs a system call."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+FIRST_PAUSE = 0.02
 TRANSIENT_ERRORS = frozenset({"LOADING", "TRYAGAIN", "ASK", "CLUSTERDOWN", "BUSY", "UNBLOCKED"})
 """Errors that are temporary. ASK and TRYAGAIN last while the slot of the namespace moves to another node: its keys are on
 two nodes then, and no script may run on either. To ensure that, each script names a key that exists (the layout) and one
@@ -50,7 +51,7 @@ class _RetryBudget:
         unknown = self.sent and self.writes
         budget = self._client.retry_budget if unknown else self._client.connect_budget
         pause = self._pause * random.uniform(0.5, 1.0)
-        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+        self._pause = min(RETRY_PAUSE, self._pause * 2)
         if time.monotonic() - self._started + pause > budget:
             if unknown:
                 raise OutcomeUnknownError(f"request not answered within {budget:g} s; it may have been applied ({why})")
