@@ -133,10 +133,11 @@ class RequestRules:
         until = self._server.memory.now - ttl
         for job_id, record in removed.items():
             # A job that ended while the clock was ahead is removed when its time is over by a clock that is right. A purge
-            # that was decided by a clock that was ahead may arrive after that.
+            # that was decided by a clock that was ahead may arrive after that, also after a pause of its process.
             steps = self._server.clock_steps
             is_early = int(record.get("completed", 0)) > until and self._world.now - self._ended_at[job_id] < ttl
-            is_early &= not steps or self._world.now - steps[-1] > LATE_MICROS
+            paused_until = self._server.requesting.disturbed_at if self._server.requesting is not None else 0
+            is_early &= not steps or self._world.now - max(steps[-1], paused_until) > LATE_MICROS
             if record["status"] not in TERMINAL or is_early:
                 self._fail("purged-in-time", f"a {record['status']} job was removed early")
             self.purged.add(job_id)

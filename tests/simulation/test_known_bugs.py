@@ -14,14 +14,14 @@ from tests.simulation.shrinking import Shrinker
 from tests.simulation.simulation import Outcome, run_seed
 
 FOUND = {
-    "waiting suspect": 83,
+    "waiting suspect": 174,
     "shared suspect": 16,
     "late start": 18,
-    "cancelled suspect": 83,
+    "cancelled suspect": 174,
     "frozen sweep": 1,
     "key by time": 4,
     "starved sweep": 28,
-    "late claim": 221,
+    "late claim": 11,
     "second outage": 87,
     "outage within hold": 147,
     "renewal before hold": 37,
@@ -77,7 +77,7 @@ FOUND = {
     "ignored early stop": 80,
     "foreign SIGTERM": 20,
     "idle child": 80,
-    "importing orphan": 80,
+    "importing orphan": 60,
     "lost handler": 10,
     "lost last message": 130,
     "unseen death": 20,
