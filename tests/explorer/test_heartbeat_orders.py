@@ -24,7 +24,7 @@ from tests.explorer.comparisons import Comparison, comparisons, load
 
 LEASE, GRACE, EPOCH, DEPTH = 4, 1, 1_750_000_000.0, 5
 EVENTS = ("report", "answered", "refused", "no reply", "stopped", "wait")
-TRIED = ("self._renew_at", "now > one.overrun_at", "state != 'live'", "one.on_outage == 'stop'", "end <= now")
+TRIED = ("one.renewed_at", "now > one.overrun_at", "state != 'live'", "one.on_outage == 'stop'", "end <= now")
 """Parts of the comparisons that decide about leases and stops."""
 
 
@@ -39,7 +39,7 @@ def perform(names: dict[str, Any], events: tuple[str, ...]) -> None:
     one = names["ReportedRun"](run, "stop", 0, EPOCH, None)
     state.runs[run.token] = one
     now = renewed = 0
-    renew_at, progress, expired = 0.0, 0.0, False
+    renew_at, progress, expired = LEASE / RENEWALS_PER_LEASE, 0.0, False
     unanswered: list[str] = []
     overrun_at: int | None = None
     notified = False
