@@ -54,13 +54,13 @@ class Starting:
             self.outcome.append(error)
 
     def look(self) -> None:
-        """Wait until it has looked at the job once more, or is done."""
+        """Wait until it has looked at the job, and begun the next look, or is done."""
         seen = self.looks
         until(lambda: self.looks > seen + 1 or not self.thread.is_alive())
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Count its looks, and begin."""
-        for store in {id(one): one for one in (self.manager.store, self.manager._async.store)}.values():
+        for store in (self.manager.store, self.manager._async.store):
             get = store.get
 
             async def counting(job_id: str, get: object = get) -> object:

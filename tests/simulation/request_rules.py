@@ -131,13 +131,14 @@ class RequestRules:
         """Check the records that a purge has removed."""
         ttl = int(self._rules.settings.job_ttl * 1e6)
         until = self._server.memory.now - ttl
+        steps, process = self._server.clock_steps, self._server.requesting
+        # A purge that was decided by a clock that was ahead may arrive after that, also after a pause of its process.
+        decided_at = max(steps[-1], process.disturbed_at if process is not None else 0) if steps else -LATE_MICROS
+        is_right = self._world.now - decided_at > LATE_MICROS
         for job_id, record in removed.items():
-            # A job that ended while the clock was ahead is removed when its time is over by a clock that is right. A purge
-            # that was decided by a clock that was ahead may arrive after that, also after a pause of its process.
-            steps = self._server.clock_steps
+            # A job that ended while the clock was ahead is removed when its time is over by a clock that is right.
             is_early = int(record.get("completed", 0)) > until and self._world.now - self._ended_at[job_id] < ttl
-            paused_until = self._server.requesting.disturbed_at if self._server.requesting is not None else 0
-            is_early &= not steps or self._world.now - max(steps[-1], paused_until) > LATE_MICROS
+            is_early &= is_right
             if record["status"] not in TERMINAL or is_early:
                 self._fail("purged-in-time", f"a {record['status']} job was removed early")
             self.purged.add(job_id)

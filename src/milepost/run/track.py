@@ -28,12 +28,11 @@ from milepost.run.process_identity import is_known_dead, process_name
 from milepost.run.run import Run, log
 from milepost.run.runtime import Runtime
 from milepost.stores.ids import new_job_id, new_nonce, new_operation_id
-from milepost.stores.protocol import Store, Write, WriteResult
+from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.sync_bridge import run_sync
 
 RUNNERS = {"manual": "its caller", "track": "a track() block", "worker": "a worker", "external": "a task queue"}
 """What runs a job, by its `run_by`, in texts."""
-
 
 T = TypeVar("T")
 
@@ -46,6 +45,12 @@ class TrackRequest:
     fields: dict[str, str]
     job_id: str | None
     plan: dict[str, float]
+
+    @property
+    def owner(self) -> dict[str, str]:
+        """Return what a record says of the process that has its lease: this one."""
+        release = self.runtime.settings.release
+        return {"worker": process_name()} if release is None else {"worker": process_name(), "release": release}
 
 
 class _TrackedBlock(LeasedExecution):
@@ -192,15 +197,10 @@ async def _begin(request: TrackRequest) -> Job:
         return adopted
     while True:
         job_id = request.job_id or new_job_id()
-        fields = {**request.fields, "worker": process_name()}
-        if request.runtime.settings.release is not None:
-            fields["release"] = request.runtime.settings.release
-        nonce = new_nonce()
-        plan = plan_track(fields, new_operation_id(), nonce=nonce, lease=request.runtime.settings.lease_micros)
-        outcome = await _apply(request.runtime.store, job_id, plan)
+        outcome, leased = await _take(request, job_id, plan_track, {**request.fields, **request.owner})
+        if leased is not None:
+            return leased
         if outcome.accepted:
-            if (job := _leased(outcome, nonce)) is not None:
-                return job
             continue
         if outcome.key_owner_id is None and outcome.job is None:
             await _wait_for_stop(request)
@@ -214,18 +214,9 @@ async def _begin(request: TrackRequest) -> Job:
 
 async def _adopt(request: TrackRequest, job_id: str) -> Job | None:
     """Take a lease on a pending job of its caller; return None if there is no such job."""
-    settings = request.runtime.settings
-    nonce = new_nonce()
-    plan = plan_adopt(
-        new_operation_id(),
-        nonce=nonce,
-        lease=settings.lease_micros,
-        worker=process_name(),
-        release=settings.release,
-    )
-    outcome = await _apply(request.runtime.store, job_id, plan)
-    if outcome.accepted and (job := _leased(outcome, nonce)) is not None:
-        return job
+    outcome, leased = await _take(request, job_id, plan_adopt, **request.owner)
+    if leased is not None:
+        return leased
     if outcome.job is None:
         return None
     raise DuplicateJobError(
@@ -238,8 +229,7 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
 
     Raises LeaseHeldError as soon as the lease of a running job is renewed: its run is alive.
     """
-    runtime, settings = request.runtime, request.runtime.settings
-    store, owner = runtime.store, _Owner(runtime)
+    store, watched = request.runtime.store, _WatchedLease(request.runtime)
     position = (await store.feed(None)).position
     first: str | None = None
     while True:
@@ -255,47 +245,45 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
         if first is not None and lease not in ("", first) and not is_dead:
             raise LeaseHeldError(f"unique_key: job {job_id} with this key is still running on {job.worker}", job=job)
         first = lease
-        wait = settings.heartbeat
-        if lease and not is_dead and (left := owner.seconds_left(int(lease) - await store.now())) > 0:
-            wait = min(left, owner.look_interval, wait)
+        wait = request.runtime.settings.heartbeat
+        if lease and not is_dead and (left := watched.look((int(lease) - await store.now()) / 1_000_000)) > 0:
+            wait = min(left, watched.look_interval, wait)
         else:
-            nonce = new_nonce()
-            plan = plan_resume(
-                new_operation_id(),
-                nonce=nonce,
-                lease=settings.lease_micros,
-                worker=process_name(),
+            token = job.record.get("token", "")
+            outcome, leased = await _take(
+                request,
+                job_id,
+                plan_resume,
                 failure=report_lost_run(job, FailureKind.LOST, f"process {job.worker} died"),
-                dead=job.record.get("token") if is_dead else None,
+                dead=token if is_dead else None,
                 version=job.record.get("version", ""),
-                token=job.record.get("token", ""),
-                release=settings.release,
+                token=token,
+                **request.owner,
             )
-            outcome = await _apply(store, job_id, plan)
+            if leased is not None:
+                return leased
             if outcome.accepted:
-                if (leased := _leased(outcome, nonce)) is not None:
-                    return leased
                 continue
         position = (await store.feed(position, timeout=wait)).position
 
 
-class _Owner:
-    """What is known of the process that has a lease: an outage may have kept it from renewing a lease that has ended."""
+class _WatchedLease:
+    """The lease of another process. If it has ended, an outage may have kept that process from renewing it."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._monotonic = runtime.clock.monotonic
         settings = runtime.settings
         self._patience = settings.lease / RENEWALS_PER_LEASE + settings.heartbeat + RETRY_PAUSE
-        """Seconds within which a live one renews its lease, if the store can be reached."""
+        """Seconds within which a live process renews it, if the store can be reached."""
         self.look_interval = self._patience / 4
         self._looked_at = self._ended_at = -math.inf
 
-    def seconds_left(self, left: int) -> float:
-        """Return the seconds until its run counts as lost, by a look at its lease, which ends in `left` microseconds."""
+    def look(self, left: float) -> float:
+        """Note that it ends in `left` seconds; return the seconds until its run counts as lost."""
         now = self._monotonic()
         # Time counts from the end of the lease, and from the last time without a look, which may have been an outage.
         if left > 0 or now - self._looked_at > self._patience / 2:
-            self._ended_at = now + max(0, left) / 1_000_000
+            self._ended_at = now + max(0.0, left)
         self._looked_at = now
         return self._ended_at + self._patience - now
 
@@ -306,11 +294,16 @@ async def _wait_for_stop(request: TrackRequest) -> None:
     await request.runtime.store.feed(position, timeout=request.runtime.settings.heartbeat)
 
 
-def _leased(outcome: WriteResult, nonce: str) -> Job | None:
-    """Return the job under the lease with this nonce; None if it was lost before the reply to a repeated request."""
+async def _take(
+    request: TrackRequest, job_id: str, plan: Callable[..., Change], *fields: dict[str, str], **values: str | None
+) -> tuple[WriteResult, Job | None]:
+    """Take a lease by a plan; return the answer, and the job under the lease.
+
+    The job is None if the plan was refused, or if the lease was lost before the reply to a repeated request.
+    """
+    nonce, lease = new_nonce(), request.runtime.settings.lease_micros
+    change = plan(*fields, new_operation_id(), nonce=nonce, lease=lease, **values)
+    outcome = (await request.runtime.store.apply([Write(job_id, change)])).outcomes[0]
     job = outcome.job
-    return job if job is not None and job.record.get("token", "").endswith(f":{nonce}") else None
-
-
-async def _apply(store: Store, job_id: str, plan: Change) -> WriteResult:
-    return (await store.apply([Write(job_id, plan)])).outcomes[0]
+    is_mine = outcome.accepted and job is not None and job.record.get("token", "").endswith(f":{nonce}")
+    return outcome, job if is_mine else None

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from milepost.core.errors import InvalidInputError, MilepostError, StoreError
 from milepost.core.job import FailureKind, Job, JobStatus
+from milepost.core.placement import starts_at
 from milepost.core.serialization import ERROR_BYTES, single_line
 from milepost.core.transitions import plan_dispatched, plan_rejected, plan_undispatchable
 from milepost.forks import Instances
@@ -125,10 +126,7 @@ class Dispatcher:
         """
         self.start()
         # A submit may also return a job that waits for its next attempt, or sleeps: the sweeper dispatches it in time.
-        later = ("not_before", "wake_at")
-        ready = [
-            job for job in jobs if job.status is JobStatus.PENDING and not any(name in job.record for name in later)
-        ]
+        ready = [job for job in jobs if job.status is JobStatus.PENDING and starts_at(job.record) == 0]
         undispatchable = self._send_all(ready) if store.blocking else await asyncio.to_thread(self._send_all, ready)
         if undispatchable:
             await store.apply(undispatchable)
