@@ -110,7 +110,7 @@ class Server:
         write = self.store._write
 
         async def once(look: Callable[[], Any], timeout: float, *, feed: bool, blocking: bool) -> Any:
-            return (await look())[0] if feed else look  # waiting for work is done in the virtual network
+            return look if timeout else (await look())[0]  # the virtual network waits
 
         self.memory.waiters.wait = once  # type: ignore[method-assign]
 
@@ -141,9 +141,9 @@ class Server:
             self._wake_waiters()
         return answer
 
-    def wait_for_work(self, worker: str, queues: Any, timeout: float, reply: Callable[[Any], None]) -> None:
-        """Reply when there is work for a worker, or when time is over."""
-        look = run_sync(self.store.wait_for_work(worker, queues, timeout))
+    def wait(self, method: str, args: Any, kwargs: Any, timeout: float, reply: Callable[[Any], None]) -> None:
+        """Reply to a request that waits when there is something to say, or when time is over."""
+        look = run_sync(getattr(self.store, method)(*args, **kwargs))
         self._waiters.append((look, self.world.now + int(timeout * 1e6), reply))
         self.world.post(timeout * 1e6, self._wake_waiters)
         self._wake_waiters()
@@ -152,8 +152,8 @@ class Server:
         waiting = []
         for waiter in self._waiters:
             look, until, reply = waiter
-            answer, _ = run_sync(look())
-            if answer or self.world.now >= until:
+            answer, pause = run_sync(look())
+            if pause is None or self.world.now >= until:
                 reply(answer)
             else:
                 waiting.append(waiter)
@@ -277,13 +277,18 @@ class NetworkStore:
         loop = None if self.blocking else asyncio.get_running_loop()
         future = loop.create_future() if loop is not None else None
         received: list[Any] = []
+        waits = args[2] if method == "wait_for_work" else kwargs.get("timeout", 0.0)
+
+        def settle() -> None:
+            if future is not None and not future.done():
+                future.set_result(None)
 
         def receive(answer: Any) -> None:
             received.append(answer)
             if loop is None:
                 world.wake(thread)
-            elif not loop.is_closed() and future is not None:
-                loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(settle)
 
         def reply(answer: Any) -> None:
             if lost != "reply" and not process.is_cut and server.connections == connection:
@@ -295,8 +300,8 @@ class NetworkStore:
             if method != "wait_for_work":
                 world.note(f"{thread.name} -> {method}" + (" (reply lost)" if lost else ""))
             server.requester, server.requesting = thread.name, process
-            if method == "wait_for_work":
-                server.wait_for_work(*args, reply)
+            if waits:
+                server.wait(method, args, kwargs, waits, reply)
                 return
             try:
                 answer = server.execute(method, args, kwargs)
@@ -305,17 +310,17 @@ class NetworkStore:
             reply(answer)
 
         world.post(there * 1e6, arrive)  # it arrives whether or not its sender lives by then
-        limit = self._times["reply_timeout"] + (args[2] if method == "wait_for_work" else 0.0)
+        limit = self._times["reply_timeout"] + waits
         if loop is None:
             end = world.now + int(limit * 1e6)
             while not received and world.now < end:
                 world.wait((end - world.now) / 1e6)
         else:
+            timer = loop.call_later(limit, settle)
             try:
-                async with asyncio.timeout(limit):
-                    await future  # type: ignore[misc]
-            except TimeoutError:
-                pass
+                await future  # type: ignore[misc]
+            finally:
+                timer.cancel()
         return bool(received), received[0] if received else None
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from milepost.core.errors import JobNotFoundError, WaitTimeoutError
 from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
+from milepost.stores.changes import wait_for_change
 from milepost.stores.protocol import Store
 from milepost.stores.query import existing_job
 
@@ -151,13 +152,8 @@ async def records(store: Store, job_id: str, timeout: float | None, sweep: Sweep
             raise JobNotFoundError(job_id)
         first = job
         yield job
-        is_due = False
-        while not is_due:
-            left = WAIT_STEP if deadline is None else min(WAIT_STEP, deadline - time.monotonic())
-            if left <= 0:
-                raise WaitTimeoutError(f"Job {job_id} is {job.status} after {timeout} s")
-            await sweep()
-            news = await store.feed(position, timeout=left)
-            position = news.position
-            # A silent feed may have lost events.
-            is_due = news.lost or not news.events or any(event.job_id == job_id for event in news.events)
+        left = WAIT_STEP if deadline is None else min(WAIT_STEP, deadline - time.monotonic())
+        if left <= 0:
+            raise WaitTimeoutError(f"Job {job_id} is {job.status} after {timeout} s")
+        await sweep()
+        position = await wait_for_change(store, job_id, position, left)

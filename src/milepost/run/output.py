@@ -13,6 +13,7 @@ from milepost.core.serialization import printable
 from milepost.core.transitions import plan_output
 from milepost.run.crash_report import redacted
 from milepost.stores.protocol import Store, Write
+from milepost.stores.scan import scan_all
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
@@ -82,10 +83,7 @@ class Output:
     def know_earlier(self, store: Store) -> None:
         """Count the chunks of earlier runs in the ring. Raises StoreError."""
         prefix = output_prefix(self._run.job_id)
-        found, after = list[tuple[str, int]](), ""
-        while page := run_sync(store.kv_scan(prefix, after)):
-            found += [(item.key, len(item.value)) for item in page]
-            after = page[-1].key
+        found = [(item.key, len(item.value)) for item in run_sync(scan_all(store, prefix))]
         self._ring.extendleft(reversed(found))
         self._ring_size += sum(size for _, size in found)
         self.has_earlier = False

@@ -22,6 +22,7 @@ from milepost.run import typed_values
 from milepost.run.typed_values import Codec, codec_of
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.protocol import Store
+from milepost.stores.scan import scan_all
 from milepost.stores.sync_bridge import run_sync
 
 RESULT_BYTES = 64 * KIB
@@ -298,7 +299,7 @@ class PartWriter:
         while not self._waiting and self._monotonic() < until and (job_id := _taken(self._ended)) is not None:
             try:
                 if run_sync(self._store.get(job_id)) is None:
-                    self._outdated += [item.key for item in run_sync(self._store.kv_scan(results_prefix(job_id)))]
+                    self._outdated += [item.key for item in run_sync(scan_all(self._store, results_prefix(job_id)))]
             except StoreError:
                 self._ended.add(job_id)
                 raise

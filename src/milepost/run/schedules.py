@@ -27,6 +27,7 @@ from milepost.core.serialization import from_micros, seconds
 from milepost.core.transitions import plan_fire
 from milepost.run.locked_jobs import LockedJobs
 from milepost.stores.protocol import NOT_WRITTEN, KeyValue, Store, Write
+from milepost.stores.scan import scan_all
 
 MAX_EVERY = 366 * 86_400
 CLOCK_CHANGE = timedelta(hours=26)
@@ -194,13 +195,11 @@ class FiringTurn:
 async def read_schedules(store: Store, after: str = "") -> list[tuple[KeyValue, Schedule]]:
     """Return all schedules that can be read, with their stored values, by name; those that follow the key `after`."""
     found: list[tuple[KeyValue, Schedule]] = []
-    while items := await store.kv_scan(SCHEDULES, after):
-        for item in items:
-            try:
-                found.append((item, Schedule.from_text(item.value)))
-            except (ValueError, TypeError, KeyError):
-                log.error("schedule %s: its record cannot be read", item.key.removeprefix(SCHEDULES))
-        after = items[-1].key
+    for item in await scan_all(store, SCHEDULES, after):
+        try:
+            found.append((item, Schedule.from_text(item.value)))
+        except (ValueError, TypeError, KeyError):
+            log.error("schedule %s: its record cannot be read", item.key.removeprefix(SCHEDULES))
     return found
 
 

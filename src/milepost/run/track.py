@@ -27,6 +27,7 @@ from milepost.run.heartbeat_state import OnOutage, stop_reason
 from milepost.run.process_identity import is_known_dead, process_name
 from milepost.run.run import Run, log
 from milepost.run.runtime import Runtime
+from milepost.stores.changes import wait_for_change
 from milepost.stores.ids import new_job_id, new_nonce, new_operation_id
 from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.sync_bridge import run_sync
@@ -264,7 +265,7 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
                 return leased
             if outcome.accepted:
                 continue
-        position = (await store.feed(position, timeout=wait)).position
+        position = await wait_for_change(store, job_id, position, wait, request.runtime.clock.monotonic)
 
 
 class _WatchedLease:

@@ -93,7 +93,7 @@ class KeyValueStore(Protocol):
         """Delete a key and return whether it existed."""
 
     async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
-        """Return the values whose keys start with `prefix` and follow `after`, ordered by key (code points)."""
+        """Return the first `limit` values whose keys start with `prefix` and follow `after`, ordered by key (code points)."""
 
 
 class Store(KeyValueStore, Protocol):

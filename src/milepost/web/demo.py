@@ -18,6 +18,7 @@ from milepost.run.forecast.history import BUSY_WRITE_INTERVAL
 from milepost.run.run import Run
 from milepost.settings import settings
 from milepost.stores.memory.store import MemoryStore
+from milepost.stores.scan import scan_all
 from milepost.web import auth as auths
 from milepost.web.app import create_app
 from milepost.worker.handlers import Handlers
@@ -176,7 +177,7 @@ class Demo:
         it when it starts.
         """
         await asyncio.sleep(after)
-        for item in await self.jobs.store.kv_scan("digest/"):
+        for item in await scan_all(self.jobs.store, "digest/"):
             await self.jobs.store.kv_delete(item.key)
 
     async def _submit(self) -> None:

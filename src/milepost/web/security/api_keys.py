@@ -21,6 +21,7 @@ from milepost.core.record import OPTIONS
 from milepost.core.serialization import from_micros, labels_text, single_line, validate_job_type, validate_key
 from milepost.stores.protocol import KeyValue, Store
 from milepost.stores.query import created
+from milepost.stores.scan import scan_all
 from milepost.web.security.principals import CANCEL, READ, Principal, scopes_of
 
 KEYS, SESSIONS = "key/", "session/"
@@ -134,12 +135,7 @@ class ApiKeyStore:
 
     async def all(self) -> list[ApiKey]:
         """Return all keys, including revoked and expired ones, by id."""
-        found: list[ApiKey] = []
-        after = ""
-        while items := await self._store.kv_scan(KEYS, after):
-            found += [_read(item.key[len(KEYS) :], item.value)[0] for item in items]
-            after = items[-1].key
-        return found
+        return [_read(item.key[len(KEYS) :], item.value)[0] for item in await scan_all(self._store, KEYS)]
 
     async def revoke(self, key_id: str) -> bool:
         """Revoke a key: at once in this process, within seconds in others. Return False if it does not exist."""
@@ -299,7 +295,7 @@ class ShareLinkStore:
 
     async def links_to(self, job: Job) -> list[Link]:
         """Return the valid links to a job, by id."""
-        items = await self._store.kv_scan(f"{LINKS}{_prefix(job.job_id)}", limit=1000)
+        items = await scan_all(self._store, f"{LINKS}{_prefix(job.job_id)}")
         found = [_read_link(item)[0] for item in items]
         return [link for link in found if link.job_id == job.job_id and link.job_created == created(job)]
 

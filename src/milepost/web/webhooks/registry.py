@@ -14,6 +14,7 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import from_micros
 from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Store
+from milepost.stores.scan import scan_all
 
 WEBHOOKS, DELIVERIES = "webhook/", "delivery/"
 ENDS = ("completed", "failed", "cancelled")
@@ -88,7 +89,7 @@ async def create(store: Store, url: str, events: tuple[str, ...] = ENDS, q: str 
 
 async def all_hooks(store: Store) -> list[WebhookEndpoint]:
     """Return all webhooks, by id."""
-    return [_webhook(json.loads(item.value)) for item in await store.kv_scan(WEBHOOKS)]
+    return [_webhook(json.loads(item.value)) for item in await scan_all(store, WEBHOOKS)]
 
 
 async def get(store: Store, hook_id: str) -> WebhookEndpoint | None:
