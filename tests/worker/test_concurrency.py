@@ -108,9 +108,11 @@ def a_handler(run: Run) -> None:
 
 def test_workers_that_cannot_start_raise(jobs: Jobs) -> None:
     jobs.job("hidden", isolation="process")(a_handler)
+    before = threading.enumerate()
     with pytest.raises(InvalidInputError, match="is not the decorated handler"):
         jobs.run_workers(2).__enter__()
-    assert [thread for thread in threading.enumerate() if thread.name == "milepost-worker"] == []
+    started = [thread for thread in threading.enumerate() if thread not in before]
+    assert [thread for thread in started if thread.name == "milepost-worker"] == []
 
 
 async def test_failed_start_leaves_no_worker_in_loop(jobs: Jobs) -> None:
