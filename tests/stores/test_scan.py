@@ -21,6 +21,10 @@ class Counting(MemoryStore):
         return await super().kv_scan(prefix, after, limit)
 
 
+async def read_all(store: MemoryStore, prefix: str, after: str = "") -> list[str]:
+    return [item.value async for item in scan_all(store, prefix, after)]
+
+
 @pytest.mark.parametrize(
     ("values", "requests"),
     [(0, 1), (1, 1), (PAGE - 1, 1), (PAGE, 2), (PAGE + 1, 2), (2 * PAGE + 1, 3)],
@@ -30,8 +34,7 @@ def test_all_values_are_read_by_one_request_for_each_page(values: int, requests:
     for number in range(values):
         run_sync(store.kv_put(f"kind/{number:05}", str(number)))
     run_sync(store.kv_put("other", ""))
-    found = run_sync(scan_all(store, "kind/"))
-    assert [item.value for item in found] == [str(number) for number in range(values)]
+    assert run_sync(read_all(store, "kind/")) == [str(number) for number in range(values)]
     assert store.scans == requests
 
 
@@ -39,7 +42,7 @@ def test_values_after_a_key_are_read() -> None:
     store = Counting()
     for name in "abc":
         run_sync(store.kv_put(f"kind/{name}", name))
-    assert [item.value for item in run_sync(scan_all(store, "kind/", "kind/a"))] == ["b", "c"]
+    assert run_sync(read_all(store, "kind/", "kind/a")) == ["b", "c"]
 
 
 def test_each_of_many_workers_is_listed() -> None:

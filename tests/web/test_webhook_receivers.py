@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from types import SimpleNamespace
 
 import httpx
@@ -196,15 +196,15 @@ async def test_unexpected_error_of_one_receiver_stops_no_deliveries(
     rounds, receivers = Rounds(monkeypatch), Receivers()
     broken = await create(memory.store, "broken.example.org", "msg_broken")
     await create(memory.store, OTHER, "msg_1")
-    real = registry.deliveries
+    real = registry.all_deliveries
 
-    async def deliveries(store: Store, hook_id: str = "", after: str = "") -> list[Delivery]:
-        if hook_id == broken.id and broken_reads.append(after) is None and len(broken_reads) == 1:
+    def all_deliveries(store: Store, hook_id: str = "") -> AsyncGenerator[Delivery]:
+        if hook_id == broken.id and broken_reads.append(hook_id) is None and len(broken_reads) == 1:
             raise RuntimeError("a defect")
-        return await real(store, hook_id, after)
+        return real(store, hook_id)
 
     broken_reads: list[str] = []
-    monkeypatch.setattr(registry, "deliveries", deliveries)
+    monkeypatch.setattr(registry, "all_deliveries", all_deliveries)
     async with asyncio.timeout(PATIENCE), sender_to(memory, receivers):
         await receivers.until(lambda: sorted(receivers.got) == ["msg_1", "msg_broken"])
         await rounds.pass_by(1)

@@ -82,11 +82,14 @@ class Output:
 
     def know_earlier(self, store: Store) -> None:
         """Count the chunks of earlier runs in the ring. Raises StoreError."""
-        prefix = output_prefix(self._run.job_id)
-        found = [(item.key, len(item.value)) for item in run_sync(scan_all(store, prefix))]
+        found = run_sync(self._sizes(store))
         self._ring.extendleft(reversed(found))
         self._ring_size += sum(size for _, size in found)
         self.has_earlier = False
+
+    async def _sizes(self, store: Store) -> list[tuple[str, int]]:
+        """Return the keys and characters of the stored chunks."""
+        return [(item.key, len(item.value)) async for item in scan_all(store, output_prefix(self._run.job_id))]
 
     def writes(self, new_operation_id: Callable[[], str]) -> list[Write]:
         """Return the writes of the text since the last call; all but the last one are silent."""

@@ -293,13 +293,16 @@ class PartWriter:
         for cursor in cursors:
             self._outdated += [part_key(job_id, name) for name in part_names(cursor)]
 
+    async def _part_keys(self, job_id: str) -> list[str]:
+        return [item.key async for item in scan_all(self._store, results_prefix(job_id))]
+
     def delete_outdated(self, until: float = math.inf) -> None:
         """Delete the parts of completed and deleted jobs, after writing what ended runs have left. Raises StoreError."""
         self.write([], until)
         while not self._waiting and self._monotonic() < until and (job_id := _taken(self._ended)) is not None:
             try:
                 if run_sync(self._store.get(job_id)) is None:
-                    self._outdated += [item.key for item in run_sync(scan_all(self._store, results_prefix(job_id)))]
+                    self._outdated += run_sync(self._part_keys(job_id))
             except StoreError:
                 self._ended.add(job_id)
                 raise

@@ -195,7 +195,7 @@ class FiringTurn:
 async def read_schedules(store: Store, after: str = "") -> list[tuple[KeyValue, Schedule]]:
     """Return all schedules that can be read, with their stored values, by name; those that follow the key `after`."""
     found: list[tuple[KeyValue, Schedule]] = []
-    for item in await scan_all(store, SCHEDULES, after):
+    async for item in scan_all(store, SCHEDULES, after):
         try:
             found.append((item, Schedule.from_text(item.value)))
         except (ValueError, TypeError, KeyError):

@@ -93,7 +93,10 @@ class KeyValueStore(Protocol):
         """Delete a key and return whether it existed."""
 
     async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
-        """Return the first `limit` values whose keys start with `prefix` and follow `after`, ordered by key (code points)."""
+        """Return the first `limit` values whose keys start with `prefix` and follow `after`, ordered by key (code points).
+
+        Fewer than `limit` are all that there are.
+        """
 
 
 class Store(KeyValueStore, Protocol):

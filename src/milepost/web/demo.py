@@ -177,7 +177,7 @@ class Demo:
         it when it starts.
         """
         await asyncio.sleep(after)
-        for item in await scan_all(self.jobs.store, "digest/"):
+        async for item in scan_all(self.jobs.store, "digest/"):
             await self.jobs.store.kv_delete(item.key)
 
     async def _submit(self) -> None:

@@ -136,7 +136,7 @@ async def publish(store: KeyValueStore, types: Iterable[JobType], history: dict[
     keeps the list for a store that is emptied.
     """
     history = {} if history is None else history
-    items = {item.key: item for item in await scan_all(store, "type/")}
+    items = {item.key: item async for item in scan_all(store, "type/")}
     living: frozenset[str] | None = None
     for known in types:
         item = items.get(f"type/{known.name}")
@@ -161,8 +161,8 @@ async def publish(store: KeyValueStore, types: Iterable[JobType], history: dict[
 
 async def _living(store: KeyValueStore) -> frozenset[str]:
     """Return the digests of the types and schedules that live workers have."""
-    workers = await scan_all(store, "worker/")
-    return frozenset(digest for item in workers for digest in from_json(item.value).get("digests", ()))
+    workers = [from_json(item.value) async for item in scan_all(store, "worker/")]
+    return frozenset(digest for worker in workers for digest in worker.get("digests", ()))
 
 
 async def announce(store: KeyValueStore, known: JobType) -> None:
@@ -189,8 +189,8 @@ async def delay_for_newer_release(store: KeyValueStore, handler: Handler[Any, An
         item = await store.kv_get(f"type/{handler.job_type}")
         newer = [item] if item is not None and from_json(item.value).get("digest") != own else []
         older = [own, *(_versions(item) if item is not None else ())]
-        announced = await scan_all(store, f"submitted/{handler.job_type}@")
-        newer += [one for one in announced if one.key.rpartition("@")[2] not in older]
+        announced = scan_all(store, f"submitted/{handler.job_type}@")
+        newer += [one async for one in announced if one.key.rpartition("@")[2] not in older]
         if not any(_accepts(one, job) for one in newer):
             return None
     except StoreError:
@@ -226,7 +226,7 @@ async def _stored_type(store: KeyValueStore, name: str) -> KeyValue | None:
 
 async def read_types(store: KeyValueStore) -> list[JobType]:
     """Return the published types, by name."""
-    return [_type(item) for item in await scan_all(store, "type/")]
+    return [_type(item) async for item in scan_all(store, "type/")]
 
 
 def _type(item: KeyValue) -> JobType:
@@ -238,7 +238,7 @@ def _type(item: KeyValue) -> JobType:
 async def read_workers(store: KeyValueStore) -> list[WorkerEntry]:
     """Return the live workers, by name."""
     found = []
-    for item in await scan_all(store, "worker/"):
+    async for item in scan_all(store, "worker/"):
         data = from_json(item.value)
         known = {name: data[name] for name in WorkerEntry.__dataclass_fields__ if name in data}
         for name in ("types", "running", "queues"):

@@ -54,6 +54,15 @@ class KeyValues(Scenarios):
         assert await store.kv_put("k", "x", version=0)
         assert await store.kv_get("k") is not None
 
+    async def test_short_page_is_the_last_one(self, fixture: StoreFixture) -> None:
+        """Its reader asks for no further one, so values that have expired must not count."""
+        store = fixture.store
+        for number in range(6):
+            await store.kv_put(f"k{number}", "v", ttl=0.02 if number % 2 else None)
+        await fixture.until(await store.now() + 21_000)
+        assert [i.key for i in await store.kv_scan("k", limit=2)] == ["k0", "k2"]
+        assert [i.key for i in await store.kv_scan("k", after="k2", limit=2)] == ["k4"]
+
     async def test_value_without_ttl_stays(self, fixture: StoreFixture) -> None:
         store = fixture.store
         await store.kv_put("k", "v", ttl=0.02)

@@ -135,7 +135,7 @@ class ApiKeyStore:
 
     async def all(self) -> list[ApiKey]:
         """Return all keys, including revoked and expired ones, by id."""
-        return [_read(item.key[len(KEYS) :], item.value)[0] for item in await scan_all(self._store, KEYS)]
+        return [_read(item.key[len(KEYS) :], item.value)[0] async for item in scan_all(self._store, KEYS)]
 
     async def revoke(self, key_id: str) -> bool:
         """Revoke a key: at once in this process, within seconds in others. Return False if it does not exist."""
@@ -295,8 +295,7 @@ class ShareLinkStore:
 
     async def links_to(self, job: Job) -> list[Link]:
         """Return the valid links to a job, by id."""
-        items = await scan_all(self._store, f"{LINKS}{_prefix(job.job_id)}")
-        found = [_read_link(item)[0] for item in items]
+        found = [_read_link(item)[0] async for item in scan_all(self._store, f"{LINKS}{_prefix(job.job_id)}")]
         return [link for link in found if link.job_id == job.job_id and link.job_created == created(job)]
 
     async def revoke(self, link: Link) -> bool:

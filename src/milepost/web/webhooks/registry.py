@@ -89,7 +89,7 @@ async def create(store: Store, url: str, events: tuple[str, ...] = ENDS, q: str 
 
 async def all_hooks(store: Store) -> list[WebhookEndpoint]:
     """Return all webhooks, by id."""
-    return [_webhook(json.loads(item.value)) for item in await scan_all(store, WEBHOOKS)]
+    return [_webhook(json.loads(item.value)) async for item in scan_all(store, WEBHOOKS)]
 
 
 async def get(store: Store, hook_id: str) -> WebhookEndpoint | None:
@@ -117,19 +117,15 @@ async def delete(store: Store, hook_id: str) -> bool:
     return True
 
 
-async def deliveries(store: Store, hook_id: str = "", after: str = "") -> list[Delivery]:
-    """Return pending deliveries of one webhook or of all, at most a thousand, after a key."""
-    prefix = f"{DELIVERIES}{hook_id}/" if hook_id else DELIVERIES
-    return [Delivery(**json.loads(item.value)) for item in await store.kv_scan(prefix, after)]
+async def deliveries(store: Store, hook_id: str = "") -> list[Delivery]:
+    """Return the pending deliveries of one webhook or of all."""
+    return [delivery async for delivery in all_deliveries(store, hook_id)]
 
 
-async def all_deliveries(store: Store, hook_id: str) -> AsyncGenerator[Delivery]:
-    """Yield the pending deliveries of a webhook, in order."""
-    after = ""
-    while found := await deliveries(store, hook_id, after):
-        for delivery in found:
-            yield delivery
-        after = found[-1].key
+async def all_deliveries(store: Store, hook_id: str = "") -> AsyncGenerator[Delivery]:
+    """Yield the pending deliveries of one webhook, in order, or of all."""
+    async for item in scan_all(store, f"{DELIVERIES}{hook_id}/" if hook_id else DELIVERIES):
+        yield Delivery(**json.loads(item.value))
 
 
 async def pending(store: Store, hook_id: str) -> dict[str, Any]:
