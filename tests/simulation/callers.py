@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from milepost import Jobs
-from milepost.core.errors import InvalidInputError, MilepostError, OutcomeUnknownError, StoreUnavailableError
+from milepost.core.errors import (
+    InvalidInputError,
+    MilepostError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+    WaitTimeoutError,
+)
 from milepost.core.values import JobStatus
 from tests.simulation.faults import GLITCH_SECONDS, Faults
 from tests.simulation.job_types import IN_CHILD, LIMITED_BY_KEY, QUEUED, SUBMITTED, WITH_DEPENDENCIES
@@ -185,7 +191,11 @@ def inspect(simulation: Simulation, process: Process) -> None:
         probes.append(simulation.queue_jobs(process).submit("queued", {"n": 0}))
     simulation.world.sleep(1.0)
     for probe in probes:
-        simulation.rules.rest.at_end_of_probe(jobs.wait(probe, timeout=0.5).status.value)
+        try:
+            status = jobs.wait(probe, timeout=0.5).status.value
+        except WaitTimeoutError:
+            status = "not ended"
+        simulation.rules.rest.at_end_of_probe(status)
     rest, before, statuses = simulation.rules.rest, None, simulation.rules.rest.statuses()
     while statuses != before:  # else jobs were removed meanwhile
         before = statuses

@@ -7,6 +7,7 @@ from unittest import mock
 
 from milepost.worker import child_main
 from milepost.worker.child_main import Child
+from milepost.worker.child_requests import ParentCheckpointWriter
 from milepost.worker.process_pool import ChildProcess
 from tests.simulation.known_bugs import Patches, bug
 
@@ -46,6 +47,11 @@ def _importing_orphan() -> Patches:
         end_with_parent(self)
 
     return [mock.patch.object(Child, "_end_with_parent", end_if_begun)]
+
+
+@bug("late child", "a child that stood still with its worker begins after the lease has ended", "begins-within-lease")
+def _late_child() -> Patches:
+    return [mock.patch.object(ParentCheckpointWriter, "confirm_lease")]
 
 
 @bug(

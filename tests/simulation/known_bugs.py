@@ -163,7 +163,7 @@ def _late_stop() -> Patches:
 
     def beat_and_stop(self: Any) -> bool:
         is_busy = beat(self)
-        self._watch._stop_expired(self._clock.monotonic())
+        self._watch.stop_expired(self._clock.monotonic())
         return is_busy
 
     return [

@@ -166,7 +166,10 @@ class Server:
         self.world.note(f"server is down for {seconds:g} s")
         now = self.world.now
         self.down_until = now + int(seconds * 1e6)
-        self.outages = [*((begin, min(end, now)) for begin, end in self.outages), (now, self.down_until)]
+        began = next(
+            (begin for begin, end in self.outages if end >= now), now
+        )  # an outage may follow within another one
+        self.outages = [*((begin, end) for begin, end in self.outages if end < now), (began, self.down_until)]
         self.connections += 1
         self._waiters = []
 

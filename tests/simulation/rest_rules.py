@@ -106,9 +106,9 @@ class RestRules:
         self._rules.runs.at_rest()
 
     def at_end_of_probe(self, status: str) -> None:
-        """Check the job that was submitted at rest, a second later."""
+        """Check the job that was submitted at rest, 1.5 s later."""
         if status != "completed":
-            self._fail("jobs-start-at-once", f"a new job is {status} after a second")
+            self._fail("jobs-start-at-once", f"a new job is {status} after 1.5 s")
 
     def statuses(self) -> dict[str, str]:
         """Return the status of each job."""

@@ -237,7 +237,8 @@ class Simulation:
                 world.run(world.now + LOOK_INTERVAL)
                 continue
             world.run(max(world.now + int(settle_seconds * 1e6), replaced_at))
-            if not any(rules.rest.unfinished()):  # else a late request has made a job pending
+            # Else a late request has made a job pending, or a caller has ended the work with an outage.
+            if not any(rules.rest.unfinished()) and self._is_calm_since(world.now - int(settle_seconds * 1e6)):
                 break
         if not world.is_halted:
             rules.rest.at_rest()
@@ -247,6 +248,11 @@ class Simulation:
                 world.run(world.now + LOOK_INTERVAL)
         if world.errors:
             raise world.errors[0]
+
+    def _is_calm_since(self, time: int) -> bool:
+        """Return whether the server was available since then, and no living process stood still."""
+        stood_still = [process.stands_still_until for process in self.world.processes if process.is_alive]
+        return max(self.server.down_until, *stood_still) <= time
 
 
 def run_seed(

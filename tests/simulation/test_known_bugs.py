@@ -79,6 +79,7 @@ FOUND = {
     "idle child": 80,
     "importing orphan": 60,
     "lost handler": 10,
+    "late child": 5030,
     "lost last message": 130,
     "unseen death": 20,
     "no kill": 10,

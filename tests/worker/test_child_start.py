@@ -9,6 +9,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
+from milepost import LeaseLost
 from milepost.worker import process_execution, process_pool
-from milepost.worker.child_protocol import encode_frame
+from milepost.worker.child_protocol import ParentConnection, encode_frame, encode_stop
 from milepost.worker.process_pool import ChildProcess
 from tests.waiting import PATIENCE, until
 from tests.worker import application
@@ -39,6 +43,7 @@ jobs = Jobs()
 
 @jobs.job("imported", isolation="process")
 def imported(run: Run) -> None:
+    note("begins")
     while True:
         run.check()
         time.sleep(0.01)
@@ -109,22 +114,62 @@ def test_child_without_thread_is_not_used(make_jobs: MakeJobs, log: Path, monkey
     assert not psutil.pid_exists(int(refused[0].rpartition("-")[2]))
 
 
-def test_child_without_death_signal_ends_with_worker_during_import(log: Path) -> None:
-    """Regression: it ran the code after its worker was gone. On Linux the kernel kills it; elsewhere its socket tells it."""
+@contextmanager
+def child_process(end_of_lease: float) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
+    """Start a child process of this one without a death signal, and give it a job. Yields it, and the socket to it."""
     ours, theirs = socket.socketpair()
     with ours, theirs, tempfile.TemporaryFile() as trace, tempfile.TemporaryFile() as last_message:
         keep = (theirs.fileno(), trace.fileno(), last_message.fileno())
         command = [sys.executable, "-P", "-c", WITHOUT_DEATH_SIGNAL, *map(str, keep), str(os.getpid())]
         child = subprocess.Popen(command, pass_fds=keep, process_group=0)
         theirs.close()
-        message = {"do": "run", "handler": "slow_import:imported", "job_id": "one", "token": "1:one", "record": {}}
+        record = {"type": "imported", "status": "running", "created_at": "1"}
+        message = {"do": "run", "handler": "slow_import:imported", "job_id": "one", "token": "1:one", "record": record}
         message |= {"capture": [], "redact": None, "log_levels": {}, "sys_path": sys.path, "argv": [], "setup": None}
         try:
-            ours.sendall(encode_frame(message))
-            until(lambda: "imports" in lines(log))
-            ours.close()
-            assert child.wait(PATIENCE) == -signal.SIGKILL
+            ours.sendall(encode_frame({**message, "lease_end": end_of_lease}))
+            yield child, ours
         finally:
             child.kill()
             child.wait()
+
+
+def test_child_without_death_signal_ends_with_worker_during_import(log: Path) -> None:
+    """Regression: it ran the code after its worker was gone. On Linux the kernel kills it; elsewhere its socket tells it."""
+    with child_process(time.monotonic() + PATIENCE) as (child, connection):
+        until(lambda: "imports" in lines(log))
+        connection.close()
+        assert child.wait(PATIENCE) == -signal.SIGKILL
     assert lines(log) == ["imports"]
+
+
+def test_child_that_stood_still_with_its_worker_does_not_begin_too_late(log: Path) -> None:
+    """Regression: if it went on before its worker, it began a job whose lease had ended, beside another run of it."""
+    Path(f"{log}.go").touch()
+    with child_process(time.monotonic() - 1.0) as (_, connection):
+        connection.settimeout(PATIENCE)
+        worker = ParentConnection(connection)
+        messages = iter(worker.receive, None)
+        request = next(message for message in messages if message["is"] == "lease")
+        worker.send({"do": "answer", "n": request["n"], "stop": encode_stop(LeaseLost("another run has it"))})
+        end = next(message for message in messages if message["is"] == "ended")
+    assert (end["end"], end["how"], end["line"]) == ("stopped", "never_started", "another run has it")
+    assert lines(log) == ["imports"]
+
+
+def test_import_that_takes_longer_than_a_lease(make_jobs: MakeJobs, log: Path) -> None:
+    """The worker renews the lease meanwhile, so the code begins."""
+    import slow_import
+
+    jobs = make_jobs(lease=1.0)
+    jobs.handlers.add(slow_import.imported)
+    with jobs.run_workers():
+        job = jobs.submit("imported")
+        until(lambda: "imports" in lines(log))
+        time.sleep(1.1)
+        Path(f"{log}.go").touch()
+        until(lambda: "begins" in lines(log))
+        jobs.cancel_job(job.job_id)
+        found = ended(jobs, job)
+    assert (found.status, found.attempt, found.crashes) == ("cancelled", 1, 0)
+    assert lines(log) == ["imports", "begins"]

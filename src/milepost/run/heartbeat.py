@@ -135,6 +135,10 @@ class Heartbeat:
         if on_outage == "stop":
             self._watch.include(renewed_at)
 
+    def stop_expired(self) -> None:
+        """Stop the runs whose lease may be over now. A thread does so too, but a caller may be faster."""
+        self._watch.stop_expired(self._clock.monotonic())
+
     def retain(self) -> None:
         """Keep the thread running, even without runs, until `release`: for a worker or a server of this process."""
         with self._lock:
@@ -366,7 +370,7 @@ class LeaseWatch:
         while True:
             self._changed.clear()
             now = self._clock.monotonic()
-            ends = self._stop_expired(now)
+            ends = self.stop_expired(now)
             with self._lock:
                 if idle and not ends:
                     self._thread = None
@@ -375,7 +379,7 @@ class LeaseWatch:
             idle = not ends
             self._clock.wait(self._changed, self._next - now)
 
-    def _stop_expired(self, now: float) -> list[float]:
+    def stop_expired(self, now: float) -> list[float]:
         """Stop the runs whose lease may be over; return the ends of the other leases.
 
         It is a function of its own so that no local variable keeps a run that ends during the wait.

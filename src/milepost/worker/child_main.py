@@ -6,10 +6,8 @@ milepost.worker.child_main`` with the descriptors of its socket and of two files
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import faulthandler
-import itertools
 import json
 import logging
 import os
@@ -17,17 +15,15 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+import time
 from typing import Any
 
-from milepost.core.errors import BudgetExceededError, InvalidInputError, JobSuspended, RunStop, Snooze, StoreError
+from milepost.core.errors import JobSuspended, RunStop, Snooze
 from milepost.core.job import FailureKind, Job
 from milepost.run.async_run import AsyncRun
-from milepost.run.checkpoints import CheckpointWriter, Parts
 from milepost.run.crash_report import report_exception
 from milepost.run.execution import LeasedExecution
 from milepost.run.job_result import NO_RESULT, JobResult
-from milepost.run.report import usage_text
 from milepost.run.retry_rules import RetryRules
 from milepost.run.run import Run
 from milepost.run.stages import LiveStage
@@ -36,92 +32,14 @@ from milepost.worker.child_protocol import (
     Message,
     ParentConnection,
     decode_stop,
-    decode_wait,
     encode_wait,
 )
+from milepost.worker.child_requests import ParentCheckpointWriter, run_details
 from milepost.worker.event_loop import run_in_new_loop
 from milepost.worker.handlers import Handler, find_handler
 
 PR_SET_PDEATHSIG = 1
 REPORT_SECONDS = 0.1
-
-
-class _PendingRequest:
-    """What the worker was asked to write or to read for a run."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.answered = threading.Event()
-        self.error: BaseException | None = None
-        self.text: str | None = None
-
-
-class ParentCheckpointWriter(CheckpointWriter):
-    """Sends the checkpoints, steps and questions of a run to the worker, which writes them and replies when the store has them."""
-
-    def __init__(self, connection: ParentConnection) -> None:
-        self._connection = connection
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, _PendingRequest] = {}
-
-    def checkpoint(self, run: Run, text: str) -> None:
-        self._ask(run, {"is": "checkpoint", "text": text, **_run_details(run), "report": run._report()})
-
-    async def acheckpoint(self, run: Run, text: str) -> None:
-        await asyncio.to_thread(self.checkpoint, run, text)
-
-    def checkpoint_within(self, run: Run, text: str, using: object) -> None:
-        self._ask(run, {"is": "using"})  # a suspect is released, and runs in the worker next
-        raise InvalidInputError(
-            "using", 'a handler with isolation="process" has no connection to the store; use isolation="thread"'
-        )
-
-    def now(self, run: Run) -> int:
-        return int(self._ask(run, {"is": "now"}) or 0)
-
-    def children(self, run: Run, request: str) -> str:
-        return self._ask(run, {"is": "children", "request": request}) or ""
-
-    def read(self, run: Run, key: str) -> str | None:
-        return self._ask(run, {"is": "read", "key": key})
-
-    async def aread(self, run: Run, key: str) -> str | None:
-        return await asyncio.to_thread(self.read, run, key)
-
-    def keep_step(self, run: Run, steps: str, key: str, parts: Parts) -> None:
-        self._ask(run, {"is": "step", "steps": steps, "key": key, "step_parts": list(parts), "usage": usage_text(run)})
-
-    def write_question(self, run: Run, values: Mapping[str, Any]) -> bool:
-        return self._ask(run, {"is": "question", "values": dict(values)}) == "1"
-
-    def read_questions(self, run: Run) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = json.loads(self._ask(run, {"is": "questions"}) or "{}")
-        return found
-
-    def ask_to_raise(self, run: Run, holder: str) -> JobSuspended | BudgetExceededError:
-        reply = json.loads(self._ask(run, {"is": "budget", "holder": holder, "usage": usage_text(run)}) or "")
-        return BudgetExceededError(reply["error"]) if "error" in reply else decode_wait(reply)
-
-    def _ask(self, run: Run, request: Message) -> str | None:
-        """Send a request to the worker; return the text of its reply, or raise its error."""
-        number, pending = next(self._numbers), _PendingRequest(run)
-        self._waiting[number] = pending
-        self._connection.send({**request, "n": number, "token": run.token})
-        pending.answered.wait()
-        if pending.error is not None:
-            raise pending.error
-        return pending.text
-
-    def answer(self, message: Message) -> None:
-        """Take the reply to a request: it is written, the run is stopped, or the store has rejected it."""
-        pending = self._waiting.pop(message["n"])
-        if message.get("stop") is not None:
-            pending.run.stop(decode_stop(message["stop"]))
-            pending.error = pending.run._stop_reasons[0]
-        elif "refused" in message:
-            pending.error = StoreError(message["refused"])
-        pending.text = message.get("text")
-        pending.answered.set()
 
 
 class ChildRun(Run):
@@ -244,7 +162,7 @@ class Child:
                 self._connection.send(
                     {
                         "is": "report",
-                        **_run_details(run),
+                        **run_details(run),
                         "report": report,
                         "lines": lines,
                         "parts": parts,
@@ -292,7 +210,7 @@ class Child:
         result = NO_RESULT
         kind = FailureKind.ERROR
         rules = RetryRules()
-        how = "cooperative"
+        how = "never_started"
         for name, level in job_message["log_levels"].items():
             logging.getLogger(name).setLevel(level)
         try:
@@ -310,6 +228,8 @@ class Child:
                 early_stop = self._early_stop
             if early_stop is not None and early_stop["token"] == run.token:
                 run.stop(decode_stop(early_stop))
+            if time.monotonic() >= job_message["lease_end"]:  # its worker may have stood still as long as this process
+                self._checkpoint_writer.confirm_lease(run)
             execution = LeasedExecution(frozenset(job_message["capture"]), job_message["redact"], whole_process=True)
             execution.run = run
             if handler.is_async:
@@ -344,7 +264,7 @@ class Child:
     ) -> Message:  # fmt: skip
         message: Message = {"is": "ended"}
         if run is not None:
-            message.update(_run_details(run), report=run._report(), lines=run._take_lines(), output=_output(run))
+            message.update(run_details(run), report=run._report(), lines=run._take_lines(), output=_output(run))
         if isinstance(error, JobSuspended):
             message.update(end="suspended", **encode_wait(error))
         elif isinstance(error, Snooze):
@@ -359,15 +279,6 @@ class Child:
         else:
             message.update(end="returned", result=result, open_children=run._open_children if run is not None else 0)
         return message
-
-
-def _run_details(run: Run) -> Message:
-    return {
-        "stage": run._stage_name,
-        "item": run._last_item,
-        "log": list(run.recent_log),
-        "checkpoint_at": run._checkpoint_at,
-    }
 
 
 def _output(run: Run) -> tuple[str, int] | None:

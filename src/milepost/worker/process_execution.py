@@ -217,6 +217,7 @@ class ProcessExecution(Execution):
             "setup": self.host.process_setup,
             "job_id": self.job.job_id,
             "token": self.token,
+            "lease_end": self.sent_at + self.host.settings.lease,
             "record": record,
             "capture": sorted(self.host.settings.captures),
             "redact": self.host.settings.redact,
@@ -230,6 +231,10 @@ class ProcessExecution(Execution):
         store = self.host.store
         try:
             match message["is"]:
+                case "lease":
+                    self.heartbeat.stop_expired()
+                    if self.run._stop_reasons:
+                        raise self.run._stop_reasons[0]
                 case "checkpoint":
                     text, report = message["text"], message["report"]
                     await write_checkpoint(store, self.heartbeat, self.run, text, report, until_stopped=True)

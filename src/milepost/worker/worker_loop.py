@@ -367,13 +367,15 @@ class WorkerLoop:
             if self._state.stops >= 2:
                 execution.force_stop()
         over = self._monotonic() + self.settings.grace + 1.0
-        if self._claim_policy.is_unanswered and not self.idle.is_store_down:
-            await self._release_unanswered()
-        while not self._is_drained() and self._monotonic() < over + LAST_WRITES_SECONDS:
-            if self._outbox:
+        must_repeat_claim = self._claim_policy.is_unanswered
+        while self._monotonic() < over + LAST_WRITES_SECONDS:
+            if must_repeat_claim and not self.idle.is_store_down:
+                must_repeat_claim = False
+                await self._release_unanswered()
+            elif self._outbox:
                 await self._write_and_claim(0)
                 await asyncio.sleep(0)
-            elif self._monotonic() > over or (self._state.stops >= 2 and not self._killing()):
+            elif self._is_drained() or self._monotonic() > over or (self._state.stops >= 2 and not self._killing()):
                 break
             else:
                 await self.idle.wait_at_most(0.1)
@@ -391,7 +393,7 @@ class WorkerLoop:
             self._outbox.add(release_of(claimed))
 
     def _is_drained(self) -> bool:
-        return not self._outbox and all(execution.is_abandoned for execution in self._state.running.values())
+        return all(execution.is_abandoned for execution in self._state.running.values())
 
     def _killing(self) -> bool:
         return any(isinstance(execution, ProcessExecution) for execution in self._state.running.values())
