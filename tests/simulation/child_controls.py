@@ -49,6 +49,15 @@ def _importing_orphan() -> Patches:
     return [mock.patch.object(Child, "_end_with_parent", end_if_begun)]
 
 
+@bug(
+    "unrepeated SIGTERM",
+    "a SIGTERM that comes before its announcement, or just before a wait of the code, does not interrupt the code",
+    "signal-ends-wait",
+)
+def _unrepeated_sigterm() -> Patches:
+    return [mock.patch.object(Child, "_repeat_sigterm")]
+
+
 @bug("late child", "a child that stood still with its worker begins after the lease has ended", "begins-within-lease")
 def _late_child() -> Patches:
     return [mock.patch.object(ParentCheckpointWriter, "confirm_lease")]

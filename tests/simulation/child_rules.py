@@ -20,6 +20,7 @@ CHILD_RULES = {
     "deaf-child-is-killed": "P4: a child that ignores its stop is killed after the grace period",
     "orphan-ends": "P3: a child ends soon after its worker",
     "only-worker-terminates": "P4: a SIGTERM that its worker has not sent ends no code in a child while the worker lives",
+    "signal-ends-wait": "P4: a SIGTERM of the worker interrupts code that waits, also if it came just before the wait",
     "signal-follows-notice": "P4: the code in a child is notified of its stop before a signal interrupts it",
 }
 RECORDED_WITHIN = 9.0
@@ -28,6 +29,8 @@ KILLED_WITHIN = 0.3
 """Seconds after the grace period."""
 ORPHAN_SECONDS = 0.5
 """Seconds within which a child ends after its parent: it looks ten times a second."""
+NOTICED_WITHIN = 0.5
+"""Seconds within which a SIGTERM of the worker is noticed: its announcement takes 0.04, and it is repeated each 0.1."""
 
 
 class ChildRules:
@@ -117,6 +120,19 @@ class ChildRules:
         is_well = self._is_well_since(child.parent, self._world.now) and child.stands_still_until < self._world.now
         if number == signal.SIGTERM and run is not None and not run._stop_reasons and is_well:
             self._fail("signal-follows-notice", f"{child.name} gets SIGTERM, and its code knows of no stop")
+        if number == signal.SIGTERM and is_well:
+            self._expect_notice(child)
+
+    def _expect_notice(self, child: VirtualChild) -> None:
+        """Expect that a SIGTERM does not wait until a wait of the code is over."""
+        token, since = self._jobs[child][-1], self._world.now
+
+        def check() -> None:
+            is_running = child.is_alive and token not in self._ended and child.stands_still_until < since
+            if is_running and child.signals.has_unnoticed:
+                self._fail("signal-ends-wait", f"{child.name} waits on, {NOTICED_WITHIN:g} s after its SIGTERM")
+
+        self._world.post(NOTICED_WITHIN * 1e6, check)
 
     def on_exit(self, child: VirtualChild) -> None:
         """Expect that the crash of a child is recorded. Called in its last moment."""

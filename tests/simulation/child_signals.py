@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,30 +11,50 @@ if TYPE_CHECKING:
 
 BLOCKED = "blocked signals"
 """The entry in the memory of a process with what it blocks. A child is started with those of its parent."""
+UNNOTICED = 0.2
+"""How often a signal comes just before its thread begins to wait, so that Python calls the handler after the wait only.
+
+This happens at most once to each child.
+"""
 
 
 class ChildSignals:
     """What the operating system knows of the signals of a child."""
 
-    def __init__(self, child: VirtualChild) -> None:
-        self._child = child
+    def __init__(self, child: VirtualChild, choose: Callable[..., int]) -> None:
+        self._child, self._choose = child, choose
+        self.has_unnoticed = False
+        """Whether the handler of a signal waits for the end of a wait."""
+        self._had_unnoticed = False
         self._handlers: dict[int, Any] = {}
         self._pending: list[int] = []
         child.memory[BLOCKED] = child.parent.memory.get(BLOCKED, frozenset())
 
     def take(self, number: int) -> None:
         """Take a signal: it waits while it is blocked."""
-        handler = self._handlers.get(number, signal.SIG_DFL)
+        handler = self.handler(number)
         if number in self._child.memory[BLOCKED]:
             self._pending.append(number)
         elif handler is signal.SIG_DFL:
             self._child.end(-number)
         elif handler is not signal.SIG_IGN:
-            self._child.world.interrupt(self._child.threads[0], partial(handler, number, None))
+            is_noticed = self._had_unnoticed or not self._choose(f"unnoticed:{self._child.name}", 2, UNNOTICED)
+            if not is_noticed:
+                self._had_unnoticed = self.has_unnoticed = True
+
+            def call() -> None:
+                self.has_unnoticed = False
+                handler(number, None)
+
+            self._child.world.interrupt(self._child.threads[0], call, now=is_noticed)
 
     def handle(self, number: int, handler: Any) -> None:
         """Install a handler."""
         self._handlers[number] = handler
+
+    def handler(self, number: int) -> Any:
+        """Return the handler of a signal."""
+        return self._handlers.get(number, signal.SIG_DFL)
 
     def unblock(self, how: int, numbers: Iterable[int]) -> None:
         """Let the signals arrive that have waited, as `signal.pthread_sigmask` does."""

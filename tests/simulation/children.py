@@ -55,7 +55,7 @@ class VirtualChild(Process):
         super().__init__(children.world, f"{parent.name}.{parent.pid % 100}.{number}")
         self.arguments = arguments
         self.memory["worker"] = parent.memory["worker"]
-        self.signals = ChildSignals(self)
+        self.signals = ChildSignals(self, children.choose)
         self.status: int | None = None
         """How it ended: its exit code, or the negative number of a signal."""
         self.ready_at = 0
@@ -355,6 +355,7 @@ class Children:
         }
         for_signals = {
             "signal": lambda number, handler: self.current().signals.handle(number, handler),
+            "getsignal": lambda number: self.current().signals.handler(number),
             "pthread_sigmask": lambda how, numbers: self.current().signals.unblock(how, numbers),
         }
         find = child_main.find_handler

@@ -72,7 +72,7 @@ LEARNS_WITHIN = 0.3
 REPORTED_WITHIN = 2.4
 """Seconds: six steps of a thread, and several heartbeats."""
 POISON_BEGINS = 12
-"""How often a job that kills its worker may begin: 3 charged crashes, uncharged ones, and explicit retries."""
+"""How often a job that kills its worker may begin, from each explicit retry on: 3 charged crashes, and uncharged ones."""
 
 
 class Rules:
@@ -146,6 +146,8 @@ class Rules:
             self.fail("deleted-stays-deleted", f"{name} brought a deleted job back")
         if before is None and after is not None:
             self.http.on_create(job_id, after)
+        if name == "retry":
+            self._begins.pop(job_id, None)
         write = (job_id, change.operation_id)
         times = self._applied[write] = self._applied.get(write, 0) + 1
         # A worker may use the start ids of a claim again, and a delivery is repeated; each start has a new fence. A late

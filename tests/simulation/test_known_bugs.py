@@ -80,6 +80,7 @@ FOUND = {
     "importing orphan": 60,
     "lost handler": 10,
     "late child": 5030,
+    "unrepeated SIGTERM": 20,
     "lost last message": 130,
     "unseen death": 20,
     "no kill": 10,

@@ -267,10 +267,13 @@ class World:
         if number is not None and not self.is_over:
             self.post(0, partial(thread.resume, number, True), thread.process)
 
-    def interrupt(self, thread: VirtualThread, handler: Callable[[], None]) -> None:
-        """Let a thread that waits call the handler of a signal. If that raises, its wait is over."""
+    def interrupt(self, thread: VirtualThread, handler: Callable[[], None], *, now: bool = True) -> None:
+        """Let a thread that waits call the handler of a signal, or (without `now`) when its wait is over.
+
+        If the handler raises, the wait is over.
+        """
         thread.interruption = handler
-        if thread.waiting is not None:
+        if now and thread.waiting is not None:
             self.post(0, partial(thread.resume, thread.waiting, False), thread.process)
 
     # --- faults ---

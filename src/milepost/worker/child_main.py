@@ -87,7 +87,6 @@ class Child:
         self._signalled = False
         self._is_terminated = False
         """Whether the worker has announced its SIGTERM. It gives such a process no other job."""
-        self._ignored_sigterm = False
         self._has_worker = True
         """Whether messages of the worker still arrive."""
         self._last_report: tuple[object, ...] = ()
@@ -118,6 +117,7 @@ class Child:
                         self._end_with_parent()
                         return
                     self._handle(message)
+                self._repeat_sigterm()
                 with contextlib.suppress(OSError):  # the next turn reads the end of the socket
                     self._send_report()
         finally:
@@ -133,10 +133,17 @@ class Child:
                 self._stop(message)
             case "terminate":
                 self._is_terminated = True
-                if self._ignored_sigterm:  # the signal may have been faster than this message
-                    os.kill(os.getpid(), signal.SIGTERM)
             case "answer":
                 self._checkpoint_writer.answer(message)
+
+    def _repeat_sigterm(self) -> None:
+        """Send the SIGTERM of the worker to this process again, until `_on_sigterm` has taken it.
+
+        It may have been faster than its announcement. And one that comes just before a wait of the code does not end the wait.
+        """
+        must_stop = self._is_terminated and self._has_work and not self._signalled
+        if must_stop and signal.getsignal(signal.SIGTERM) == self._on_sigterm:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _stop(self, message: Message) -> None:
         """Stop a run now, or when it begins: the import of its code may take longer than a worker waits for a stop."""
@@ -185,10 +192,8 @@ class Child:
         A supervisor may send it to all processes. The worker then stops its jobs and gives them back, so ignore it here.
         """
         is_copy = os.getpid() != self._pid  # forked by the code of a job, such as a process of multiprocessing
-        if self._has_worker and not is_copy:
-            self._ignored_sigterm = True  # before this look: `_handle` sets and looks in the opposite order
-            if not self._is_terminated:
-                return
+        if self._has_worker and not is_copy and not (self._is_terminated and self._has_work):
+            return  # after its outcome this process ends because the worker hangs up
         run = self._run
         if is_copy or run is None or not run._stop_reasons:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # end like any process
