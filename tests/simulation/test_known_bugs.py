@@ -74,7 +74,7 @@ FOUND = {
     "repeated log lines": 2,
     "one slot more": 4,
     "one job more": 3,
-    "ignored early stop": 80,
+    "ignored early stop": 10,
     "foreign SIGTERM": 20,
     "idle child": 80,
     "importing orphan": 60,
