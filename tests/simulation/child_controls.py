@@ -60,7 +60,7 @@ def _unrepeated_sigterm() -> Patches:
 
 @bug("late child", "a child that stood still with its worker begins after the lease has ended", "begins-within-lease")
 def _late_child() -> Patches:
-    return [mock.patch.object(ParentCheckpointWriter, "confirm_lease")]
+    return [mock.patch.object(ParentCheckpointWriter, "stop_if_expired")]
 
 
 @bug(

@@ -129,7 +129,7 @@ class ChildRules:
 
         def check() -> None:
             is_running = child.is_alive and token not in self._ended and child.stands_still_until < since
-            if is_running and child.signals.has_unnoticed:
+            if is_running and child.signals.has_unnoticed and child.signals.handled_at < since:
                 self._fail("signal-ends-wait", f"{child.name} waits on, {NOTICED_WITHIN:g} s after its SIGTERM")
 
         self._world.post(NOTICED_WITHIN * 1e6, check)

@@ -25,6 +25,8 @@ class ChildSignals:
         self._child, self._choose = child, choose
         self.has_unnoticed = False
         """Whether the handler of a signal waits for the end of a wait."""
+        self.handled_at = -1
+        """When a handler was called last."""
         self._had_unnoticed = False
         self._handlers: dict[int, Any] = {}
         self._pending: list[int] = []
@@ -43,7 +45,7 @@ class ChildSignals:
                 self._had_unnoticed = self.has_unnoticed = True
 
             def call() -> None:
-                self.has_unnoticed = False
+                self.has_unnoticed, self.handled_at = False, self._child.world.now
                 handler(number, None)
 
             self._child.world.interrupt(self._child.threads[0], call, now=is_noticed)

@@ -14,6 +14,7 @@ import milepost.run.heartbeat as heartbeat
 import milepost.run.sweeper as sweeper
 import milepost.stores.memory.store as memory_store
 from milepost.core.transitions import operation_ids
+from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import SweepResult
@@ -129,7 +130,12 @@ def _late_start() -> Patches:
     def without_lease(self: Any, slots: int, lease: float, **options: Any) -> None:
         init(self, slots, math.inf, **options)
 
-    return [mock.patch.object(WorkerState, "__init__", without_lease)]
+    return [mock.patch.object(WorkerState, "__init__", without_lease), *_late_thread()]
+
+
+@bug("late thread", "a process stands still while it starts code, whose lease has ended then", "begins-within-lease")
+def _late_thread() -> Patches:
+    return [mock.patch.object(StoreCheckpointWriter, "stop_if_expired")]
 
 
 @bug(

@@ -17,6 +17,7 @@ FOUND = {
     "waiting suspect": 174,
     "shared suspect": 16,
     "late start": 18,
+    "late thread": 27137,
     "cancelled suspect": 174,
     "frozen sweep": 1,
     "key by time": 4,

@@ -42,6 +42,9 @@ Parts = Sequence[tuple[str, str]]
 class CheckpointWriter:
     """Writes the checkpoints and the kept steps of a run, and reads what earlier attempts kept. This one does neither."""
 
+    def stop_if_expired(self, run: Run) -> None:
+        """Stop a run whose lease may be over, before its code begins."""
+
     def checkpoint(self, run: Run, text: str) -> None:
         """Write a checkpoint and return when the store has it. Raises a RunStop if the run may not write any more."""
 
@@ -113,6 +116,9 @@ class StoreCheckpointWriter(CheckpointWriter):
         self._heartbeat = heartbeat
         self._until_stopped = until_stopped
         self._reacquire = reacquire
+
+    def stop_if_expired(self, run: Run) -> None:
+        self._heartbeat.stop_if_expired(run)
 
     def checkpoint(self, run: Run, text: str) -> None:
         run_sync(self._write(self._heartbeat.store, run, text))

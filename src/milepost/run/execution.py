@@ -181,6 +181,7 @@ class LeasedExecution:
         self._was_cancelled = cancel_task_on_stop(self.run, _current_task())
 
     def _check_at_start(self) -> None:
+        self.run._checkpoint_writer.stop_if_expired(self.run)
         if self.run._stop_reasons:
             self.how = "never_started"
         self.run.check()

@@ -135,9 +135,11 @@ class Heartbeat:
         if on_outage == "stop":
             self._watch.include(renewed_at)
 
-    def stop_expired(self) -> None:
-        """Stop the runs whose lease may be over now. A thread does so too, but a caller may be faster."""
-        self._watch.stop_expired(self._clock.monotonic())
+    def stop_if_expired(self, run: Run) -> None:
+        """Stop a run whose lease may be over. `LeaseWatch` does so too, but after a pause of the process others may be faster."""
+        reported, now = self._state.runs.get(run.token), self._clock.monotonic()
+        if reported is not None and reported.renewed_at + self._lease <= now:
+            self._watch.stop_expired(now)
 
     def retain(self) -> None:
         """Keep the thread running, even without runs, until `release`: for a worker or a server of this process."""

@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from typing import Any
 
 from milepost.core.errors import JobSuspended, RunStop, Snooze
@@ -215,7 +214,7 @@ class Child:
         result = NO_RESULT
         kind = FailureKind.ERROR
         rules = RetryRules()
-        how = "never_started"
+        how = "cooperative"
         for name, level in job_message["log_levels"].items():
             logging.getLogger(name).setLevel(level)
         try:
@@ -233,8 +232,7 @@ class Child:
                 early_stop = self._early_stop
             if early_stop is not None and early_stop["token"] == run.token:
                 run.stop(decode_stop(early_stop))
-            if time.monotonic() >= job_message["lease_end"]:  # its worker may have stood still as long as this process
-                self._checkpoint_writer.confirm_lease(run)
+            self._checkpoint_writer.lease_end = job_message["lease_end"]
             execution = LeasedExecution(frozenset(job_message["capture"]), job_message["redact"], whole_process=True)
             execution.run = run
             if handler.is_async:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
+import math
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from milepost.core.errors import BudgetExceededError, InvalidInputError, JobSuspended, StoreError
+from milepost.core.errors import BudgetExceededError, InvalidInputError, JobSuspended, RunStop, StoreError
 from milepost.run.checkpoints import CheckpointWriter, Parts
 from milepost.run.report import usage_text
 from milepost.run.run import Run
@@ -29,6 +32,9 @@ class _PendingRequest:
 class ParentCheckpointWriter(CheckpointWriter):
     """Sends the checkpoints, steps and questions of a run to the worker, which writes them and replies when the store has them."""
 
+    lease_end = math.inf
+    """When the lease of the run ends if it is not renewed, on the monotonic clock."""
+
     def __init__(self, connection: ParentConnection) -> None:
         self._connection = connection
         self._numbers = itertools.count(1)
@@ -40,9 +46,12 @@ class ParentCheckpointWriter(CheckpointWriter):
     async def acheckpoint(self, run: Run, text: str) -> None:
         await asyncio.to_thread(self.checkpoint, run, text)
 
-    def confirm_lease(self, run: Run) -> None:
-        """Return if the run still has its lease. Raises the RunStop of a run that has not."""
-        self._ask(run, {"is": "lease"})
+    def stop_if_expired(self, run: Run) -> None:
+        if (
+            time.monotonic() >= self.lease_end
+        ):  # the worker may have renewed it, or have stood still as long as this process
+            with contextlib.suppress(RunStop):
+                self._ask(run, {"is": "lease"})
 
     def checkpoint_within(self, run: Run, text: str, using: object) -> None:
         self._ask(run, {"is": "using"})  # a suspect is released, and runs in the worker next

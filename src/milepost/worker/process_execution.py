@@ -232,7 +232,7 @@ class ProcessExecution(Execution):
         try:
             match message["is"]:
                 case "lease":
-                    self.heartbeat.stop_expired()
+                    self.heartbeat.stop_if_expired(self.run)
                     if self.run._stop_reasons:
                         raise self.run._stop_reasons[0]
                 case "checkpoint":
