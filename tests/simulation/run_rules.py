@@ -200,14 +200,14 @@ class RunRules:
         token, (_, _, began) = run.token, self._live[id(run)]
         why, _ = self._stops.get(token, (set(), 0))
         worker = process.memory.get("worker")
+        is_gone = "deleted" in why or run.job_id in self._rules.requests.purged
         match reason:
             case JobCancelled():
-                is_gone = "deleted" in why or run.job_id in self._rules.requests.purged
                 is_true = is_gone or ("cancelled" in why and "deleted" not in str(reason))
             case JobPaused():
                 is_true = "paused" in why
             case LeaseLost() if "no longer exists" in str(reason):
-                is_true = (token in self._lost or "deleted" in why) and not self._is_draining(run)
+                is_true = (token in self._lost or is_gone) and not self._is_draining(run)
             case LeaseLost():
                 is_true = token in self._lost and "no longer has" not in str(reason)  # the server loses no single lease
             case JobTimedOut():
