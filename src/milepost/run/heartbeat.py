@@ -388,5 +388,7 @@ class LeaseWatch:
         """
         expired, ends = self._state.silence(now)
         for one in expired:
-            one.run.stop(JobReleased("store unavailable for longer than the lease"))
+            one.run.stop(
+                JobReleased("lease not renewed in time: the store was unavailable, or this process stood still")
+            )
         return ends
