@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from milepost import Job, JobCancelled, JobManager, Run, Settings, StoreUnavailableError
-from milepost.core.transitions import plan_create, plan_start
+from milepost import Job, JobCancelled, JobManager, JobPaused, Run, Settings, StoreUnavailableError
+from milepost.core.transitions import plan_create, plan_pause, plan_resume_paused, plan_start
+from milepost.core.transitions.change import Change
 from milepost.manager.validation import submit_fields
 from milepost.run.heartbeat_state import stop_reason
 from milepost.run.runtime import Runtime
@@ -284,6 +285,30 @@ def test_stop_reason_of_retried_job_is_its_cancel(manager: JobManager) -> None:
     manager.retry_job("slow-1")
     reason = stop_reason(manager.get_job("slow-1"), started.record["token"], "stopping")
     assert repr(reason) == repr(JobCancelled("cancelled: wrong file"))
+
+
+def test_stop_reason_of_paused_job_that_was_started_again(manager: JobManager, options: Settings) -> None:
+    """Regression: code that learned of a pause when another worker had continued its job got the reason of a cancel."""
+    store, sweeper = manager.store, Sweeper(manager.store, replace(options, sweep=0.01), manager.ttl)
+
+    def apply(*plans: Change) -> bool:
+        return run_sync(store.apply([Write("slow-1", plan) for plan in plans])).outcomes[-1].accepted
+
+    def start(lease: int) -> Change:
+        return plan_start(new_operation_id(), nonce=new_nonce(), lease=lease, worker="other:1:1")
+
+    def has_started_again() -> bool:
+        run_sync(sweeper.tick())
+        return apply(start(60_000_000))
+
+    apply(plan_create(submit_fields("slow", params=None), new_operation_id()), start(1))
+    first = manager.get_job("slow-1")
+    assert first is not None
+    apply(plan_pause(new_operation_id(), by="ana", data="{}"), plan_resume_paused(new_operation_id(), data="{}"))
+    resumed = manager.get_job("slow-1")
+    until(has_started_again)
+    for job in (resumed, manager.get_job("slow-1")):
+        assert repr(stop_reason(job, first.record["token"], "lost")) == repr(JobPaused("paused"))
 
 
 def test_close_ends_the_thread_of_an_idle_manager(manager: JobManager) -> None:

@@ -65,6 +65,8 @@ class DependencyRules:
                 self._fail("child-of-open-parent-stays", f"a child was cancelled, and its parent is {parent['status']}")
 
     def _check_creation(self, job_id: str, change: Any, new: Mapping[str, str]) -> None:
+        for name in [name for name in self._values if name[0] == job_id]:
+            del self._values[name]  # of an earlier job with this id, which was removed
         if "child_key" in new:
             parent_id, token = parent_of(new), change.values[-2]
             parent = self._server.memory.records.get(parent_id, {})

@@ -11,8 +11,10 @@ from typing import Any
 from unittest import mock
 
 import milepost.run.heartbeat as heartbeat
+import milepost.run.heartbeat_state as heartbeat_state
 import milepost.run.sweeper as sweeper
 import milepost.stores.memory.store as memory_store
+from milepost.core.errors import JobCancelled, JobPaused, RunStop
 from milepost.core.transitions import operation_ids
 from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.stores.memory.state import MemoryState
@@ -176,6 +178,22 @@ def _late_stop() -> Patches:
         mock.patch.object(heartbeat.LeaseWatch, "include"),
         mock.patch.object(heartbeat.Heartbeat, "beat", beat_and_stop),
     ]
+
+
+@bug(
+    "pause as cancel",
+    "code that learns of its pause when another worker has continued its job takes it for a cancel",
+    "stop-has-its-reason",
+)
+def _pause_as_cancel() -> Patches:
+    reason_of = heartbeat_state.stop_reason
+
+    def stop_reason(job: Any, token: str, state: str) -> RunStop:
+        reason = reason_of(job, token, state)
+        is_mistaken = isinstance(reason, JobPaused) and "suspended" not in job.record
+        return JobCancelled("cancelled: paused") if is_mistaken else reason
+
+    return [mock.patch.object(module, "stop_reason", stop_reason) for module in (heartbeat, heartbeat_state)]
 
 
 # --- the store and the sweep ---

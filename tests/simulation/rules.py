@@ -255,7 +255,15 @@ class Rules:
             # A worker repeats a claim until it has the reply; what tracks a block or has a message has given up a request
             # that comes late.
             patience = REPLY_WITHIN if old.get("run_by") != "worker" else 0
-            if self._is_well(process) and process.fault_at < since - patience and self.server.down_until < since:
+            is_short = self.world.now - since < self.settings.lease * 1e6 and since < max(
+                self.server.clock_steps, default=0
+            )
+            if (
+                not is_short
+                and self._is_well(process)
+                and process.fault_at < since - patience
+                and self.server.down_until < since
+            ):
                 self.fail("healthy-run-is-kept", f"a claimed job was not begun by a healthy worker, and is {status}")
         if token not in self._live:
             return

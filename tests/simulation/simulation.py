@@ -250,9 +250,9 @@ class Simulation:
             raise world.errors[0]
 
     def _is_calm_since(self, time: int) -> bool:
-        """Return whether the server was available since then, and no living process stood still."""
-        stood_still = [process.stands_still_until for process in self.world.processes if process.is_alive]
-        return max(self.server.down_until, *stood_still) <= time
+        """Return whether the servers were available since then, and no living process stood still or was cut off."""
+        downs = [server.down_until for server in (self.server, self.broker) if server is not None]
+        return max(*downs, *(process.disturbed_at for process in self.world.processes if process.is_alive)) <= time
 
 
 def run_seed(

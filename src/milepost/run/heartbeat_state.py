@@ -273,7 +273,8 @@ def stop_reason(job: Job | None, token: str, state: str) -> RunStop:
         return JobTimedOut("timeout exceeded")
     if record.get("stop_by") == "milepost" and why == "shutdown":
         return JobReleased("worker is shutting down")
-    if why == "paused" and "suspended" in record:
+    # A cancel may have this reason, too. Then the job is not suspended, and has been started since only after a retry.
+    if why == "paused" and ("suspended" in record or record.get("token", token) != token):
         return JobPaused("paused")
     # The status does not tell: a job that was retried since is pending.
     return JobCancelled(f"cancelled: {why}" if why else "cancelled")
