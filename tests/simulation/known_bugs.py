@@ -165,6 +165,11 @@ def _late_claim() -> Patches:
     ]
 
 
+@bug("left claim", "a worker that drains does not repeat its claim without a reply", "healthy-run-is-kept")
+def _left_claim() -> Patches:
+    return [mock.patch.object(WorkerLoop, "_release_unanswered")]
+
+
 @bug("late stop", "a run is stopped only when a request of the heartbeat has given up", "old-run-is-notified")
 def _late_stop() -> Patches:
     beat = heartbeat.Heartbeat.beat

@@ -37,6 +37,7 @@ FOUND = {
     "no keys": 6,
     "unwritten release": 2,
     "late stop": 12,
+    "left claim": 9247,
     "pause as cancel": 34203,
     "four operation ids": 35,
     "no operation ids": 8,

@@ -192,7 +192,7 @@ class Child:
         """
         is_copy = os.getpid() != self._pid  # forked by the code of a job, such as a process of multiprocessing
         if self._has_worker and not is_copy and not (self._is_terminated and self._has_work):
-            return  # after its outcome this process ends because the worker hangs up
+            return  # after its outcome this process ends anyway, because the worker hangs up
         run = self._run
         if is_copy or run is None or not run._stop_reasons:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # end like any process
