@@ -94,7 +94,7 @@ class Server:
         for at, (begin, end) in product(recent, self.outages):
             if 0 <= at - end < lease or (0 <= begin - at < renewed and end - at >= lease):
                 return True
-        return any(passed(at) - passed(then) < lease / 3 for at, then in pairwise(recent))
+        return any(passed(at) - passed(then) < lease / 2 for at, then in pairwise(recent))
 
     def was_missed(self, since: int) -> bool:
         """Return whether, since the first outage after a time, it was available only for less than until a next try."""
