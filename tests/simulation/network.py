@@ -38,6 +38,8 @@ READS = frozenset(
 )
 DELAYS = (0.0005, 0.005, 0.05, 0.3, 1.2, 3.0)
 """Seconds that a message may take. The longest arrive after their sender has given up, as TCP does it after a path loss."""
+REPORT_INTERVAL = 0.5
+"""Seconds between two beats of a process."""
 RETRY_WITHIN = RETRY_PAUSE + 0.1
 """Seconds between two tries of a request during an outage, at most, with the time that these take."""
 
@@ -85,7 +87,8 @@ class Server:
         until a lease after the step, looks like rare sweeps.
         """
         lease = settings.lease * 1e6
-        renewed = lease / RENEWALS_PER_LEASE + settings.heartbeat * 1e6
+        renewed = lease / RENEWALS_PER_LEASE + settings.heartbeat * 1e6  # more would hide the bug "outage within hold"
+        renewed_by_all = lease / RENEWALS_PER_LEASE + REPORT_INTERVAL * 1e6
 
         def passed(at: int) -> int:
             return self.world.now - at - sum(end - max(begin, at) for begin, end in self.outages if end > at)
@@ -94,7 +97,7 @@ class Server:
         for at, (begin, end) in product(recent, self.outages):
             if 0 <= at - end < lease or (0 <= begin - at < renewed and end - at >= lease):
                 return True
-        return any(passed(at) - passed(then) < lease / 2 for at, then in pairwise(recent))
+        return any(passed(at) - passed(then) < renewed_by_all for at, then in pairwise(recent))
 
     def was_missed(self, since: int) -> bool:
         """Return whether, since the first outage after a time, it was available only for less than until a next try."""
@@ -166,9 +169,8 @@ class Server:
         self.world.note(f"server is down for {seconds:g} s")
         now = self.world.now
         self.down_until = now + int(seconds * 1e6)
-        began = next(
-            (begin for begin, end in self.outages if end >= now), now
-        )  # an outage may follow within another one
+        # One that begins within another one continues it.
+        began = next((begin for begin, end in self.outages if end >= now), now)
         self.outages = [*((begin, end) for begin, end in self.outages if end < now), (began, self.down_until)]
         self.connections += 1
         self._waiters = []
@@ -217,7 +219,7 @@ class NetworkStore:
         conditions: Conditions,
         *,
         blocking: bool,
-        report_interval: float = 0.5,
+        report_interval: float = REPORT_INTERVAL,
         reply_timeout: float = 1.0,
         unsent_budget: float = 1.0,
         sent_budget: float = 6.0,

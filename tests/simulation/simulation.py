@@ -25,14 +25,14 @@ from tests.simulation.children import Children
 from tests.simulation.faults import RETURN_SECONDS, Faults
 from tests.simulation.http import CLIENT, HttpServer, ask
 from tests.simulation.known_bugs import put_back
-from tests.simulation.network import Conditions, NetworkStore, Server
+from tests.simulation.network import REPORT_INTERVAL, Conditions, NetworkStore, Server
 from tests.simulation.rules import Rules
 from tests.simulation.seams import VirtualClock, installed
 from tests.simulation.task_queue import CONSUMERS, Broker, VirtualTaskQueue, consume
 from tests.simulation.tracker import track
 from tests.simulation.world import Choices, Process, VirtualLoop, World
 
-SETTINGS = Settings(lease=6.0, heartbeat=0.5, sweep=1.5, grace=2.0, capture="none", job_ttl=3600.0)
+SETTINGS = Settings(lease=6.0, heartbeat=REPORT_INTERVAL, sweep=1.5, grace=2.0, capture="none", job_ttl=3600.0)
 """A fifth of the default times, so that a run takes a fifth of the steps."""
 SHORT_LEASE = replace(SETTINGS, lease=1.5, sweep=0.4, heartbeat=0.2, grace=0.5)
 SHORT_RETENTION = 15.0
@@ -139,7 +139,7 @@ class Simulation:
     def jobs(self, process: Process) -> Jobs:
         """Return the application of a process."""
         # The interval of the store counts if the settings have the default one.
-        interval = 0.5 if self.settings.heartbeat == HEARTBEAT else self.settings.heartbeat / 2
+        interval = REPORT_INTERVAL if self.settings.heartbeat == HEARTBEAT else self.settings.heartbeat / 2
         store = NetworkStore(self.server, self.conditions, blocking=True, report_interval=interval)
         runtime = Runtime(store, self.settings, self.settings.job_ttl, clock=VirtualClock(self.world))
         return Jobs(JobManager.of(runtime), handlers=self._handlers)
@@ -228,7 +228,7 @@ class Simulation:
         self.conditions.stop()
         settings = self.settings
         # What is overdue after this time, no sweep has found.
-        settle_seconds = 2 * settings.lease + 4 * settings.sweep_interval + 2
+        settle_micros = int((2 * settings.lease + 4 * settings.sweep_interval + 2) * 1e6)
         # A process that was drained or killed at last has its successor then.
         replaced_at = self.work_until + int((DRAINED_WITHIN + 1) * 1e6)
         rest_until = self.work_until + REST_SECONDS * 1_000_000
@@ -236,9 +236,9 @@ class Simulation:
             if not self.server.is_up or any(rules.rest.unfinished()):  # the last outage may end after the work
                 world.run(world.now + LOOK_INTERVAL)
                 continue
-            world.run(max(world.now + int(settle_seconds * 1e6), replaced_at))
+            world.run(max(world.now + settle_micros, replaced_at))
             # Else a late request has made a job pending, or a caller has ended the work with an outage.
-            if not any(rules.rest.unfinished()) and self._is_calm_since(world.now - int(settle_seconds * 1e6)):
+            if not any(rules.rest.unfinished()) and self._is_calm_since(world.now - settle_micros):
                 break
         if not world.is_halted:
             rules.rest.at_rest()

@@ -1,4 +1,4 @@
-"""The event loop of a worker ends, as at the end of `asyncio.run`: the worker gives its running jobs back."""
+"""A worker stops, or its event loop ends, as at the end of `asyncio.run`: the worker gives its jobs back."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from milepost import AsyncRun, Job, JobReleased, Jobs, Run
+from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
 from milepost.stores.protocol import ApplyResult, Claim, Write
 from milepost.worker import Worker, execution, store_requests
 from milepost.worker.handlers import Handlers
@@ -123,6 +124,47 @@ def test_job_of_a_claim_without_reply_is_given_back_at_the_end_of_the_loop(
     serve_until(worker, is_lost.is_set)
     left = current(jobs, job)
     assert (left.status, left.attempt, left.crashes, left.error) == ("pending", 0, 0, None)
+
+
+def test_claim_without_reply_is_repeated_when_an_outage_ends_during_the_drain(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a late copy of the claim started a job after its worker had ended, which was charged with a crash."""
+    is_lost, is_down, kind = threading.Event(), threading.Event(), type(jobs.store)
+    apply = kind.apply
+
+    async def apply_or_fail(store: Any, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
+        if is_down.is_set():
+            raise StoreUnavailableError("down")
+        applied = await apply(store, writes, claim)
+        if not is_lost.is_set() and any(job.job_type == "never" for job in applied.claimed):
+            is_down.set()
+            is_lost.set()
+            raise OutcomeUnknownError("no reply")
+        return applied
+
+    monkeypatch.setattr(kind, "apply", apply_or_fail)
+
+    @jobs.job("stopped")
+    def stopped(run: Run) -> None:
+        try:
+            while True:
+                run._wait_in_place(0.01)
+                run.check()
+        finally:
+            is_down.clear()
+
+    @jobs.job("never")
+    def never(run: Run) -> None:
+        raise AssertionError("it is claimed only")
+
+    with jobs.run_workers(concurrency=2):
+        job = jobs.submit(stopped)
+        until(lambda: current(jobs, job).status == "running")
+        unknown = jobs.submit(never)
+        until(is_lost.is_set)
+    for left in (current(jobs, job), current(jobs, unknown)):
+        assert (left.status, left.attempt, left.crashes, left.error) == ("pending", 0, 0, None)
 
 
 def test_job_that_has_not_started_is_given_back_at_the_end_of_the_loop(

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from milepost import Job, Jobs, LeaseLost, Run
-from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
+from milepost.core.errors import StoreUnavailableError
 from milepost.core.values import WaitingFor
-from milepost.stores.protocol import ApplyResult, Claim, Write
 from tests.chaos.calibration import slowness
 from tests.waiting import PATIENCE, current, lose_lease, until
 from tests.worker.conftest import MakeJobs
@@ -364,44 +362,3 @@ def test_receipt_of_prompt_stop_never_shows_running(make_jobs: MakeJobs, signals
     is_cancelled_at_its_await(jobs, signals)
     [job] = jobs.list_jobs()
     assert not [event for event in jobs.events(job.job_id) if event.kind == "log"]
-
-
-def test_claim_without_reply_is_repeated_when_an_outage_ends_during_the_drain(
-    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Regression: a late copy of the claim started a job after its worker had ended, which was charged with a crash."""
-    is_lost, is_down, kind = threading.Event(), threading.Event(), type(jobs.store)
-    apply = kind.apply
-
-    async def apply_or_fail(store: Any, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
-        if is_down.is_set():
-            raise StoreUnavailableError("down")
-        applied = await apply(store, writes, claim)
-        if not is_lost.is_set() and any(job.job_type == "never" for job in applied.claimed):
-            is_down.set()
-            is_lost.set()
-            raise OutcomeUnknownError("no reply")
-        return applied
-
-    monkeypatch.setattr(kind, "apply", apply_or_fail)
-
-    @jobs.job("stopped")
-    def stopped(run: Run) -> None:
-        try:
-            while True:
-                run._wait_in_place(0.01)
-                run.check()
-        finally:
-            is_down.clear()
-
-    @jobs.job("never")
-    def never(run: Run) -> None:
-        raise AssertionError("it is claimed only")
-
-    with jobs.run_workers(concurrency=2):
-        job = jobs.submit(stopped)
-        until(lambda: current(jobs, job).status == "running")
-        unknown = jobs.submit(never)
-        until(is_lost.is_set)
-    for left in (current(jobs, job), current(jobs, unknown)):
-        assert (left.status, left.attempt, left.crashes, left.error) == ("pending", 0, 0, None)
