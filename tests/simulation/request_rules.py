@@ -125,7 +125,9 @@ class RequestRules:
         """Note whether the reply says that there is more to do."""
         if method in ("sweep", "purge"):
             key = (process.pid, self._kind(method, kwargs))
-            (self._is_behind.add if reply.more else self._is_behind.discard)(key)
+            # Those that it found last may still be due, if their changes got no reply.
+            is_behind = reply.more or (method == "sweep" and bool(reply.due) and key in self._is_behind)
+            (self._is_behind.add if is_behind else self._is_behind.discard)(key)
 
     def on_purge(self, removed: dict[str, Any]) -> None:
         """Check the records that a purge has removed."""
