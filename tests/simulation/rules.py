@@ -96,7 +96,7 @@ class Rules:
         """Whether a request of the heartbeat has the report of one run only, so the others wait."""
         self.limits = limits
         self._applied: dict[tuple[str, str], int] = {}
-        self._removed: set[str] = set()
+        self.removed: set[str] = set()  # the jobs that were deleted
         self._fences: dict[str, int] = {}
         self._live: dict[str, tuple[Process, Run, int]] = {}
         """Running code by token: its process, its run, and since when."""
@@ -142,7 +142,7 @@ class Rules:
             f"   {self.server.requester}: {name} {job_id[-6:]} {was or '-'} -> {status or '-'}, version "
             f"{new.get('version')}, attempt {new.get('attempt', 0)}, crashes {new.get('crashes', 0)}"
         )
-        if before is None and after is not None and job_id in self._removed:
+        if before is None and after is not None and job_id in self.removed:
             self.fail("deleted-stays-deleted", f"{name} brought a deleted job back")
         if before is None and after is not None:
             self.http.on_create(job_id, after)
@@ -166,7 +166,7 @@ class Rules:
         self.children.on_write(change, old)
         if after is None:
             if before is not None:  # a receipt may also come for a job that a purge has removed
-                self._removed.add(job_id)
+                self.removed.add(job_id)
             return
         self.requests.on_write(job_id, new)
         if before is not None:

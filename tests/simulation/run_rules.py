@@ -200,7 +200,7 @@ class RunRules:
         token, (_, _, began) = run.token, self._live[id(run)]
         why, _ = self._stops.get(token, (set(), 0))
         worker = process.memory.get("worker")
-        is_gone = "deleted" in why or run.job_id in self._rules.requests.purged
+        is_gone = run.job_id in self._rules.removed or run.job_id in self._rules.requests.purged
         match reason:
             case JobCancelled():
                 is_true = is_gone or ("cancelled" in why and "deleted" not in str(reason))
