@@ -23,6 +23,7 @@ from milepost import LeaseLost
 from milepost.worker import process_execution, process_pool
 from milepost.worker.child_protocol import ParentConnection, encode_frame, encode_stop
 from milepost.worker.process_pool import ChildProcess
+from tests.chaos.calibration import slowness
 from tests.waiting import PATIENCE, until
 from tests.worker import application
 from tests.worker.application import lines
@@ -161,12 +162,13 @@ def test_import_that_takes_longer_than_a_lease(make_jobs: MakeJobs, log: Path) -
     """The worker renews the lease meanwhile, so the code begins."""
     import slow_import
 
-    jobs = make_jobs(lease=1.0)
+    lease = slowness()  # seconds
+    jobs = make_jobs(lease=lease)
     jobs.handlers.add(slow_import.imported)
     with jobs.run_workers():
         job = jobs.submit("imported")
         until(lambda: "imports" in lines(log))
-        time.sleep(1.1)
+        time.sleep(1.1 * lease)
         Path(f"{log}.go").touch()
         until(lambda: "begins" in lines(log))
         jobs.cancel_job(job.job_id)

@@ -22,6 +22,7 @@ from milepost.stores.protocol import Claim, Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.fakes import FrozenClock
 from milepost.worker.handlers import Handlers
+from tests.chaos.calibration import slowness
 from tests.waiting import PATIENCE, until
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals, ended
@@ -248,7 +249,8 @@ PROGRAM = """
     from milepost import Jobs, Run, Settings
     from milepost.worker import Worker
 
-    jobs = Jobs(sys.argv[1], options=Settings(namespace=sys.argv[2], lease=1.0, sweep=0.2, heartbeat=0.05))
+    url, namespace, lease = sys.argv[1:]
+    jobs = Jobs(url, options=Settings(namespace=namespace, lease=float(lease), sweep=0.2, heartbeat=0.05))
 
     @jobs.job("poison")
     def poison(run: Run) -> None:
@@ -268,7 +270,8 @@ def test_poison_job_of_script_is_charged(shared_url: str, namespace: str, tmp_pa
     """Regression: a handler of `python app.py` that killed its process was never charged while other jobs were pending."""
     program = tmp_path / "app.py"
     program.write_text(textwrap.dedent(PROGRAM))
-    jobs = Jobs(shared_url, options=Settings(namespace=namespace, lease=1.0, sweep=0.2))
+    lease = slowness()  # seconds
+    jobs = Jobs(shared_url, options=Settings(namespace=namespace, lease=lease, sweep=0.2))
     poison = jobs.enqueue("poison")
     killed = 0
     worker = None
@@ -278,7 +281,7 @@ def test_poison_job_of_script_is_charged(shared_url: str, namespace: str, tmp_pa
                 assert worker is None or worker.returncode == -signal.SIGKILL
                 killed += worker is not None
                 assert killed <= 5
-                worker = subprocess.Popen([sys.executable, str(program), shared_url, namespace])
+                worker = subprocess.Popen([sys.executable, str(program), shared_url, namespace, str(lease)])
             for _ in range(6 - jobs.count_jobs("good", "pending")):
                 jobs.enqueue("good")
             asyncio.run(asyncio.sleep(0.02))
