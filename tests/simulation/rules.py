@@ -11,6 +11,7 @@ from typing import Any
 from milepost.core.placement import starts_at
 from milepost.core.transitions.table import ACTIVE, TERMINAL
 from milepost.run.run import Run
+from milepost.run.sweeper import MAX_UNCHARGED_CRASHES
 from milepost.settings import Settings
 from tests.simulation.change_rules import CHANGE_RULES, ChangeRules
 from tests.simulation.child_rules import CHILD_RULES, ChildRules
@@ -71,8 +72,9 @@ LEARNS_WITHIN = 0.3
 """Seconds within which a child process learns that its lease has ended."""
 REPORTED_WITHIN = 2.4
 """Seconds: six steps of a thread, and several heartbeats."""
-POISON_BEGINS = 12
-"""How often a job that kills its worker may begin, from each explicit retry on: 3 charged crashes, and uncharged ones."""
+POISON_BEGINS = (
+    MAX_UNCHARGED_CRASHES + 3
+)  # times that a job that kills its worker may begin, from each explicit retry on
 
 
 class Rules:
