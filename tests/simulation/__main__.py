@@ -65,7 +65,8 @@ def outcomes(seeds: range, options: argparse.Namespace) -> Iterator[Outcome]:
     if options.processes == 1:
         yield from map(run, seeds)
         return
-    with multiprocessing.Pool(options.processes) as pool:
+    # A process is replaced after 400 seeds: FastAPI keeps functions of the latest applications, and these their worlds.
+    with multiprocessing.Pool(options.processes, maxtasksperchild=50) as pool:
         yield from pool.imap(run, seeds, chunksize=8)
 
 

@@ -72,9 +72,7 @@ LEARNS_WITHIN = 0.3
 """Seconds within which a child process learns that its lease has ended."""
 REPORTED_WITHIN = 2.4
 """Seconds: six steps of a thread, and several heartbeats."""
-POISON_BEGINS = (
-    MAX_UNCHARGED_CRASHES + 3
-)  # times that a job that kills its worker may begin, from each explicit retry on
+POISON_BEGINS = MAX_UNCHARGED_CRASHES + 3  # of a job that kills its worker, from each explicit retry on
 
 
 class Rules:
