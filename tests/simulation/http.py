@@ -97,7 +97,7 @@ class HttpRules:
     """Checks the requests of one run of the simulation."""
 
     def __init__(self, rules: Rules) -> None:
-        self._fail, self._server, self._world = rules.fail, rules.server, rules.world
+        self._fail, self._server = rules.fail, rules.server
         self._made: dict[str, str] = {}
         self._answers: dict[str, str] = {}
         self.waiting: str = ""
@@ -121,9 +121,7 @@ class HttpRules:
 
         A claim of a request that was lost counts for up to twice its time, if the store's clock was set back since.
         """
-        steps = self._server.clock_steps
-        is_late = not steps or self._world.now - steps[-1] > 2 * IN_PROGRESS_MICROS
-        if self.waiting and is_late:
+        if self.waiting and not self._server.clock_stepped_within(2 * IN_PROGRESS_MICROS):
             self._fail("requests-are-answered", f"the request {self.waiting} has no answer")
 
 

@@ -80,6 +80,10 @@ class Server:
         self._waiters: list[tuple[Callable[[], Any], int, Callable[[Any], None]]] = []
         self.start_empty()
 
+    def clock_stepped_within(self, micros: float) -> bool:
+        """Return whether its clock stepped less than these microseconds ago."""
+        return bool(self.clock_steps) and self.world.now - self.clock_steps[-1] < micros
+
     def clock_stepped_unseen(self, settings: Settings) -> bool:
         """Return whether its clock stepped at most a lease ago, and soon after another step or an outage, or before one.
 

@@ -11,7 +11,7 @@ from milepost.core.transitions.table import TERMINAL
 from milepost.run.forecast.history import decode_history, history_key
 from milepost.run.run import Run
 from milepost.run.sweeper import MAX_TICK_SECONDS
-from tests.simulation.world import Process
+from tests.simulation.world import Process, VirtualThread
 
 if TYPE_CHECKING:
     from tests.simulation.rules import Rules
@@ -42,6 +42,8 @@ class RequestRules:
         """When each process last sent a request of a kind; of the sweeps of a tick, the first."""
         self._is_behind: set[tuple[int, str]] = set()
         """The processes and kinds whose last reply said that there is more to do."""
+        self._found: dict[VirtualThread | None, tuple[int, str] | None] = {}
+        """The process and kind of the last sweep of each thread, if it found something."""
         self._renewed: dict[str, int] = {}
         """When the store last renewed the lease of a token."""
         self._history_read: set[int] = set()
@@ -125,9 +127,15 @@ class RequestRules:
         """Note whether the reply says that there is more to do."""
         if method in ("sweep", "purge"):
             key = (process.pid, self._kind(method, kwargs))
-            # Those that it found last may still be due, if their changes got no reply.
-            is_behind = reply.more or (method == "sweep" and bool(reply.due) and key in self._is_behind)
-            (self._is_behind.add if is_behind else self._is_behind.discard)(key)
+            (self._is_behind.add if reply.more else self._is_behind.discard)(key)
+            if method == "sweep":
+                self._found[self._world.current] = key if reply.due else None
+
+    def on_no_reply(self, thread: VirtualThread) -> None:
+        """Note that a request was given up. If it had the changes of a sweep, what this has found is still due."""
+        self._rules.logs.on_no_reply(thread)
+        if (key := self._found.get(thread)) is not None:
+            self._is_behind.add(key)
 
     def on_purge(self, removed: dict[str, Any]) -> None:
         """Check the records that a purge has removed."""

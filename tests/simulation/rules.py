@@ -72,7 +72,6 @@ LEARNS_WITHIN = 0.3
 """Seconds within which a child process learns that its lease has ended."""
 REPORTED_WITHIN = 2.4
 """Seconds: six steps of a thread, and several heartbeats."""
-POISON_BEGINS = MAX_UNCHARGED_CRASHES + 3  # of a job that kills its worker, from each explicit retry on
 
 
 class Rules:
@@ -115,9 +114,9 @@ class Rules:
         self.http = HttpRules(self)
         self.logs = LogRules(self)
         self.children = ChildRules(self)
-        world.on_warning, server.on_no_reply = self.logs.on_warning, self.logs.on_no_reply
-        requests = self.requests
+        world.on_warning, requests = self.logs.on_warning, self.requests
         server.on_call, server.on_request, server.on_reply = requests.on_call, requests.on_request, requests.on_reply
+        server.on_no_reply = requests.on_no_reply
         server.on_purge, server.on_sweep = requests.on_purge, self.rest.on_sweep
         server.on_write = self.on_write
 
@@ -155,7 +154,8 @@ class Rules:
         # shown.
         only_postpones = name in POSTPONING and new.get("version") == old.get("version")
         # A job may come back that was removed because the clock stepped ahead by more than the retention time.
-        if times > 1 and not (name in ("start", "deliver") or only_postpones or job_id in self.requests.purged):
+        is_purged = job_id in self.requests.purged
+        if times > 1 and name not in ("start", "deliver") and not only_postpones and not is_purged:
             self.fail("applied-once", f"{name} was applied {times} times with one operation id")
         if was in TERMINAL and status not in ("", was) and name not in REOPENING:
             self.fail("terminal-is-final", f"{was} -> {status} by {name}")
@@ -340,7 +340,8 @@ class Rules:
         self.world.note(f"   {process.name}: code of {job_type} {run.job_id[-6:]} begins")
         begins = self._begins[run.job_id] = self._begins.get(run.job_id, 0) + 1
         record = self.server.memory.records.get(run.job_id, {})
-        if job_type.endswith("poison") and begins > POISON_BEGINS:
+        # Counted from each explicit retry on. Each may be the fault of another job at first, then it is charged.
+        if job_type.endswith("poison") and begins > MAX_UNCHARGED_CRASHES + int(run._job.record["max_crashes"]):
             self.fail("poison-is-charged", f"begun {begins} times, charged crashes: {record.get('crashes', 0)}")
         lease = self.settings.lease + (LEARNS_WITHIN if process.owner is not process else 0.0)
         is_late = sent_at is not None and self.world.now / 1e6 + 1000.0 - sent_at > lease
@@ -354,8 +355,7 @@ class Rules:
             if old.job_id == run.job_id and not old.cancelled and old.fence < run.fence:
                 # A run knows when its lease ends, unless the server's clock has stepped: then the server has to tell. So
                 # it has to if the run continues in an outage, as a tracked block does.
-                steps = self.server.clock_steps
-                must_tell = bool(steps) and self.world.now - steps[-1] < self.settings.lease * 1e6
+                must_tell = self.server.clock_stepped_within(self.settings.lease * 1e6)
                 must_tell |= old._job.record.get("run_by") == "track"
                 seconds, cause = CANCEL_NOTIFIED_WITHIN if must_tell else NOTIFIED_WITHIN, "its successor had begun"
                 self._expect_stop("old-run-is-notified", token, seconds, cause, by_network=must_tell)

@@ -200,7 +200,8 @@ class RunRules:
         token, (_, _, began) = run.token, self._live[id(run)]
         why, _ = self._stops.get(token, (set(), 0))
         worker = process.memory.get("worker")
-        is_gone = run.job_id in self._rules.removed or run.job_id in self._rules.requests.purged
+        was_lost_before = token in self._lost and run.job_id in self._rules.removed
+        is_gone = "deleted" in why or was_lost_before or run.job_id in self._rules.requests.purged
         match reason:
             case JobCancelled():
                 is_true = is_gone or ("cancelled" in why and "deleted" not in str(reason))
@@ -227,8 +228,8 @@ class RunRules:
 
     def _is_draining(self, run: Run) -> bool:
         """Return whether a run still has a draining lease. A failover may have brought it back."""
-        stop, steps = self._server.memory.stops.get(run.job_id), self._server.clock_steps
-        has_failed_over = bool(steps) and self._world.now - steps[-1] < REPLY_WITHIN
+        stop = self._server.memory.stops.get(run.job_id)
+        has_failed_over = self._server.clock_stepped_within(REPLY_WITHIN)
         return stop is not None and stop.token == run.token and not has_failed_over
 
     def on_crash(self, process: Process) -> None:
