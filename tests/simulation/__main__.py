@@ -65,7 +65,7 @@ def outcomes(seeds: range, options: argparse.Namespace) -> Iterator[Outcome]:
     if options.processes == 1:
         yield from map(run, seeds)
         return
-    # A process is replaced after 400 seeds: FastAPI keeps functions of the latest applications, and these their worlds.
+    # A process is replaced after 400 seeds: FastAPI keeps functions of earlier applications, which keep their runs.
     with multiprocessing.Pool(options.processes, maxtasksperchild=50) as pool:
         yield from pool.imap(run, seeds, chunksize=8)
 
