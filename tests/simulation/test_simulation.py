@@ -78,12 +78,11 @@ class MoreSeeds:
     """Further seeds. Each subclass runs in a process of its own."""
 
     seeds: range
-    policy = "pct"
 
-    @pytest.mark.nightly
-    @pytest.mark.timeout(3600)
+    @pytest.mark.slow
+    @pytest.mark.timeout(1200)
     def test_rules_hold(self) -> None:
-        hold_rules(self.seeds, self.policy)
+        hold_rules(self.seeds)
 
 
 class TestSeedsTo675(MoreSeeds):
@@ -102,9 +101,10 @@ class TestSeedsTo1800(MoreSeeds):
     seeds = range(1426, 1801)
 
 
-class TestRandomSeeds(MoreSeeds):
-    seeds = range(1, 201)
-    policy = "random"
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_rules_hold_in_random_seeds() -> None:
+    hold_rules(range(1, 201), policy="random")
 
 
 def hold_rules(seeds: range, policy: str = "pct") -> None:
