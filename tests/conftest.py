@@ -29,11 +29,12 @@ from milepost.settings import settings
 from milepost.stores.factory import open_store
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
-from tests.services import need
+from tests.services import absent, need
 from tests.waiting import PATIENCE
 
 _namespaces = itertools.count(1)
 _homes: list[str] = []
+STATIC = Path(__file__).parents[1] / "src" / "milepost" / "web" / "static"
 _MEMORY = Path("/dev/shm")
 _SPACE = 4 << 30  # bytes; a run uses about one fourth
 _ON_POSTGRES = (pytest.mark.slow, pytest.mark.service("postgresql"))
@@ -85,6 +86,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("service"):
         for name in mark.args:
             need(name)
+
+
+@pytest.fixture(scope="session")
+def dashboard() -> Path:
+    """Return the folder of the built dashboard. It is read from disk by the servers under test."""
+    if not (STATIC / "index.html").is_file():
+        absent("the dashboard is not built: make static")
+    return STATIC
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,9 @@ from milepost import Jobs
 from milepost.web import auth, create_app
 from tests.dashboard.worker_server import PATIENCE, ROOT, SAME_ORIGIN, WorkerServer, wait_until_served
 from tests.redis_server import RedisServer
-from tests.services import free_port, in_ci, need
+from tests.services import free_port, need
 from tests.waiting import until as wait_until
 
-STATIC = ROOT / "src" / "milepost" / "web" / "static"
 AXE = ROOT / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
 FLAGS = [
     "--headless",
@@ -138,10 +137,6 @@ expect.set_options(timeout=PATIENCE * 1000)
 @pytest.fixture(scope="package")
 def stage() -> Iterator[Stage]:
     """A play of a few hundred jobs."""
-    if not (STATIC / "index.html").is_file():
-        if in_ci():
-            pytest.fail("the dashboard is not built: python dashboard/build.py")
-        pytest.skip("the dashboard is not built: python dashboard/build.py")
     stage = Stage()
     try:
         wait_until(stage.has_begun)
@@ -171,7 +166,7 @@ def server(worker_server: WorkerServer) -> Iterator[WorkerServer]:
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
+def browser(dashboard: Path) -> Iterator[Browser]:
     """Chromium."""
     path = need("chromium")
     with sync_playwright() as playwright:

@@ -8,13 +8,10 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from tests.dashboard.conftest import STATIC, Opened
+from tests.dashboard.conftest import Opened
 from tests.dashboard.worker_server import WorkerServer
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the dashboard is not built"),
-]
+pytestmark = pytest.mark.timeout(300)
 
 
 def finished(server: WorkerServer, job_type: str, count: int, **params: object) -> None:

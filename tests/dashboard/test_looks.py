@@ -9,13 +9,10 @@ import pytest
 from playwright.sync_api import expect
 
 from milepost import Jobs, Run
-from tests.dashboard.conftest import STATIC, Opened, axe
+from tests.dashboard.conftest import Opened, axe
 from tests.dashboard.worker_server import WorkerServer, row
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the dashboard is not built"),
-]
+pytestmark = pytest.mark.timeout(300)
 
 CUT = """() => {
     const wrong = []

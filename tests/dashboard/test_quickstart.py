@@ -13,16 +13,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import PATIENCE, ROOT, SAME_ORIGIN, STATIC, Opened
+from tests.dashboard.conftest import PATIENCE, ROOT, SAME_ORIGIN, Opened
 from tests.dashboard.worker_server import row
 from tests.docs.page_runner import blocks
 from tests.redis_server import RedisServer
 from tests.security.live_server import MILEPOST, LiveServer
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the dashboard is not built"),
-]
+pytestmark = pytest.mark.timeout(300)
 
 STORES = {"redis": 'RedisJobManager("{url}")', "sqlite": 'SQLiteJobManager("jobs.db")'}
 

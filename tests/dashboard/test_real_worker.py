@@ -11,13 +11,10 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.dashboard.conftest import PATIENCE, STATIC, Opened, eventually, until
+from tests.dashboard.conftest import PATIENCE, Opened, eventually, until
 from tests.dashboard.worker_server import WorkerServer, row
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the dashboard is not built"),
-]
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_row_pane_element_and_command_say_the_same(server: WorkerServer, opened: Opened) -> None:
@@ -169,6 +166,7 @@ def test_phone_shows_a_first_row_and_keeps_the_column_headers(server: WorkerServ
     assert page.get_by_role("columnheader").count() >= 4
 
 
+@pytest.mark.usefixtures("dashboard")
 def test_answers_are_compressed(server: WorkerServer) -> None:
     for _ in range(20):
         server.submit("staged", n=1, pause=0.0)

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import STATIC, Opened, until
+from tests.dashboard.conftest import Opened, until
 from tests.dashboard.worker_server import WorkerServer, row
 from tests.redis_server import RedisServer
 
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.timing,
-    pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the dashboard is not built"),
 ]
 
 WITHIN = 30_000

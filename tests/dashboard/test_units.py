@@ -7,11 +7,12 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from milepost.plugins import BUILT_IN
-from tests.dashboard.conftest import ROOT, STATIC
+from tests.dashboard.conftest import ROOT
 from tests.services import in_ci
 
 DASHBOARD = ROOT / "dashboard"
@@ -32,10 +33,8 @@ def test_unit_tests_of_the_dashboard() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_is_built_stays_small() -> None:
-    if not (STATIC / "index.html").is_file() and not in_ci():
-        pytest.skip("the dashboard is not built: make static")
-    files = [path for path in STATIC.rglob("*") if path.is_file() and not path.name.startswith(".")]
+def test_what_is_built_stays_small(dashboard: Path) -> None:
+    files = [path for path in dashboard.rglob("*") if path.is_file() and not path.name.startswith(".")]
     assert sum(path.stat().st_size for path in files) <= ALL_RAW
     first = [path for path in files if path.name == "index.html" or path.name.startswith(("index-", "icon-"))]
     assert len(first) >= 4

@@ -9,13 +9,10 @@ import httpx
 import pytest
 from playwright.sync_api import CDPSession, Page, expect
 
-from tests.dashboard.conftest import STATIC, Opened
+from tests.dashboard.conftest import Opened
 from tests.dashboard.worker_server import WorkerServer
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the dashboard is not built"),
-]
+pytestmark = pytest.mark.timeout(300)
 
 JOBS = 220
 """More than a page of the list."""

@@ -113,6 +113,7 @@ def percent(frame: FrameLocator) -> int:
 
 @pytest.mark.timing
 @pytest.mark.service("chromium")
+@pytest.mark.usefixtures("dashboard")
 def test_page_leads_to_a_moving_bar_in_the_admin(reader: Reader, page: Page) -> None:
     assert reader.commands == 5
     site = f"http://127.0.0.1:{reader.port}"
