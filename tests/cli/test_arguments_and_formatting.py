@@ -33,7 +33,7 @@ from milepost.cli.rendering.tables import plain_lines
 from milepost.cli.rendering.terminal import bar, make_console
 from milepost.core.job import Eta, Job, JobStatus, Stage
 from milepost.core.values import Attempt
-from milepost.query.filters import parse_filter
+from milepost.query.filters import KEYS, parse_filter
 from milepost.query.statistics import failure_groups
 
 SCHEMA: dict[str, Any] = {
@@ -189,11 +189,12 @@ def test_same_command_has_same_unique_key() -> None:
     assert title_of({"n": 1, "paths": ["/data/papers/", "b"]}) == "papers and 1 more"
 
 
-@pytest.mark.parametrize(
-    ("word", "is_one"), [("status:failed", True), ("not.worker:x", True), ("label.owner:ana", True), ("a:b", False)]
-)
-def test_filters_are_distinguished_from_ids(word: str, is_one: bool) -> None:
-    assert is_filter(word) is is_one
+@pytest.mark.parametrize("key", [*(key.replace("NAME", "owner") for key in KEYS), "not.worker"])
+def test_each_key_begins_a_filter_and_no_id(key: str) -> None:
+    assert is_filter(f"{key}:x")
+    assert not is_filter(f"a-{key}:x")
+    assert filter_text([f"{key}:out of memory"]) == f'{key}:"out of memory"'
+    assert filter_text([f"status:failed {key}:x"]) == f"status:failed {key}:x"
 
 
 @pytest.mark.parametrize("error", ['no file "x" here', 'one"two', "C\\x y", "a, b", "plain", "it's (odd) *"])

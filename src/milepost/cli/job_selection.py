@@ -34,9 +34,6 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _PREFIX_LENGTHS = (8, 13, 18, 23, 36)
 _CHILD_LENGTHS = (-18, -14)
 """These leave 4 or 8 of the 22 characters of the digest with which the id of a child ends."""
-_FILTER = re.compile(
-    r"(not\.)?(status|type|id|label\.[\w.-]+|worker|error|created|duration|is|failure|parent|group|after):"
-)
 
 
 def short_ids(jobs: Sequence[Job]) -> dict[str, str]:
@@ -150,17 +147,24 @@ def filter_text(terms: Sequence[str]) -> str:
 def _quoted(term: str) -> str:
     if not re.search(r"\s", term) or '"' in term:
         return term
-    found = _FILTER.match(term)
-    if found is None:
-        return f'"{term}"'
-    value = term[found.end() :]
+    key = _key(term)
+    value = term[len(key) :]
     # `status:failed created:1d` in one word is two terms; `error:out of memory` is one
-    return term if _FILTER.search(value) else f'{found[0]}"{value}"'
+    has_two = key and any(map(_key, value.split()))
+    return term if has_two else f'{key}"{value}"'
 
 
 def is_filter(word: str) -> bool:
     """Return whether an argument is a filter term rather than an id."""
-    return bool(_FILTER.match(word))
+    return bool(_key(word))
+
+
+def _key(word: str) -> str:
+    """Return the key that a word begins with, as `not.label.owner:`; an empty string if it has none."""
+    from milepost.query.filters import TERM_START
+
+    found = TERM_START.match(word)
+    return found[0] if found else ""
 
 
 def select_jobs(context: CommandContext, words: Sequence[str]) -> tuple[list[Job], bool]:

@@ -39,6 +39,10 @@ KEYS = (
     *(row.filter for row in PUBLIC if row.filter),
 )  # fmt: skip
 STATES = ("stalled", "active", "ended", "stopping", "waiting")
+TERM_START = re.compile(
+    rf"(?:not\.)?(?:{'|'.join(key.replace('label.NAME', r'label[.][A-Za-z0-9_.-]+') for key in KEYS)}):"
+)
+"""The beginning of a term with a key."""
 
 Test = Callable[[Job], bool]
 _TERM = re.compile(r'(?P<negative>not\.)?(?:(?P<key>[A-Za-z][\w.-]*):)?(?P<value>(?:"(?:[^"\\]|\\.)*"|[^\s"])*)')
@@ -99,14 +103,9 @@ def parse_filter(text: str, *, now: int | None = None) -> Filter:
     statuses = tuple(s.value for s in JobStatus if s in terms.allowed and (not terms.statuses or s in terms.statuses))
     if not statuses:
         terms.tests.append(lambda job: False)
-    select = Select(
-        tuple(dict.fromkeys(terms.types)),
-        statuses if len(statuses) < len(JobStatus) else (),
-        tuple(terms.labels),
-        terms.stalled,
-        terms.after,
-        terms.before,
-    )
+    types = tuple(dict.fromkeys(terms.types))
+    limited = statuses if len(statuses) < len(JobStatus) else ()
+    select = Select(types, limited, tuple(terms.labels), terms.stalled, terms.after, terms.before)
     return Filter(text, Query(select, tuple(terms.tests)), tuple(dict.fromkeys(terms.reads)))
 
 
