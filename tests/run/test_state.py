@@ -6,13 +6,12 @@ import contextlib
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from milepost import AsyncJobManager, InputChangedError, InvalidInputError, JobManager
+from milepost import AsyncJobManager, InvalidInputError, JobManager
 from milepost.core.errors import JobReleased
 from milepost.core.serialization import from_json
 from milepost.run.state import STATE_BYTES
@@ -281,82 +280,3 @@ def test_state_that_outgrows_its_bound_keeps_its_last_good_snapshot(caplog: pyte
     for _ in again.each(range(9), state=restored):
         restored.texts.append("x" * 50_000)
     assert restored.texts == state.texts
-
-
-# --- other items ------------------------------------------------------------------------------------------------------
-
-CHANGES: list[tuple[str, Callable[[list[str]], list[str]]]] = [
-    ("one more in front", lambda items: ["0.txt", *items]),
-    ("one less", lambda items: items[1:]),
-    ("another order", lambda items: [*items[1:], items[0]]),
-    ("another item", lambda items: ["x.txt" if item in ("c.txt", "d.txt") else item for item in items]),
-]
-
-
-@pytest.mark.parametrize("loop", ["resume", "state", "map", "map without results"])
-@pytest.mark.parametrize(("name", "change"), CHANGES)
-def test_other_items_are_refused_with_both_and_the_remedies(
-    loop: str, name: str, change: Callable[[list[str]], list[str]]
-) -> None:
-    """A retry with a changed list passed over items that had never been done, and the job completed."""
-    items = [f"{letter}.txt" for letter in "abcdefg"]
-
-    def work(run: FakeRun, items: list[str], fails: bool) -> None:
-        def one(item: str) -> str:
-            if fails and item == "d.txt":
-                raise Away
-            return item
-
-        if loop.startswith("map"):
-            run.map(one, items, keep=loop == "map")
-        elif loop == "resume":
-            for item in run.each(items, resume=True):
-                one(item)
-        else:
-            state = run.state(sum=0)
-            for item in run.each(items, state=state):
-                run._loops.snapshots._next_at.clear()
-                run._report()
-                one(item)
-
-    run = fake_run()
-    with contextlib.suppress(Away):
-        work(run, items, True)
-    again = resumed(run)
-    with pytest.raises(InputChangedError) as refused:
-        work(again, change(items), False)
-    for remedy in ("key=", "sort", "from_start"):
-        assert remedy in str(refused.value)
-    if name in ("another order", "another item"):
-        assert ".txt" in str(refused.value).partition(";")[0]
-    work(resumed(run), items, False)
-    work(fake_run(), change(items), False)
-
-
-def test_items_may_be_added_behind_and_removed_in_front_of_a_key() -> None:
-    def until(run: FakeRun, items: list[str], last: str) -> FakeRun:
-        for item in run.each(items, key=str, resume=True):
-            if item == last:
-                break
-        return resumed(run)
-
-    again = until(fake_run(), ["a", "b", "c", "d"], "c")
-    assert list(again.each(["a", "b", "c", "d", "e"], key=str, resume=True)) == ["c", "d", "e"]
-    again = until(fake_run(), ["a", "b", "c", "d"], "c")
-    assert list(again.each(["b", "c", "d"], key=str, resume=True)) == ["c", "d"]
-    again = until(fake_run(), ["a", "b", "c", "d"], "c")
-    with pytest.raises(InputChangedError, match="item 2 was 'b' in the last attempt, now it is 'aa'"):
-        list(again.each(["a", "aa", "b", "c", "d"], key=str, resume=True))
-
-
-def test_items_without_a_lasting_content_continue_by_position() -> None:
-    class Page:
-        """It has no meaning in another process."""
-
-    pages = [Page() for _ in range(4)]
-    run = fake_run()
-    for number, _ in enumerate(run.each(pages, resume=True)):
-        if number == 2:
-            break
-    again = [Page() for _ in range(4)]
-    assert list(resumed(run).each(again, resume=True)) == again[2:]

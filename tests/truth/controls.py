@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from milepost.run.cursor import NOTHING, Cursor
+from milepost.run.cursor import Cursor
+from milepost.run.item_content import NOTHING
 from milepost.run.run import Run
 
 

@@ -9,100 +9,26 @@ cursor is dropped when that item is done.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from datetime import date, time, timedelta
-from decimal import Decimal
-from enum import Enum
-from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from milepost.core.errors import InputChangedError, InvalidInputError
-from milepost.core.serialization import safe_str, single_line, to_json
+from milepost.core.serialization import to_json
+from milepost.run.item_content import NOTHING, digest, is_lasting, kept_copy, shown
 from milepost.run.items import LoopItems
 from milepost.run.stages import LOOP
 from milepost.run.state import STATE_BYTES, Snapshots, StateBinding
 from milepost.run.typed_values import size_of
 
-SHOWN_BYTES = 80
-_ADDRESS = " at 0x"
-_LASTING = (str, int, float, bytes, type(None), PurePath, uuid.UUID, Decimal, date, time, timedelta, Enum)
-
-
-def digest(item: Any) -> str | None:
-    """Return a short digest of the content of an item, or None if another process could not compute it."""
-    content = _content(item, 0)
-    return None if content is None else hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=8).hexdigest()
-
-
-def is_lasting(item: Any) -> bool:
-    """Return whether the code cannot have changed an item."""
-    return isinstance(item, _LASTING) or (isinstance(item, tuple) and all(map(is_lasting, item)))
-
-
-def shown(item: Any) -> str:
-    """Return an item as an error names it."""
-    try:
-        text = repr(item)
-    except Exception:  # noqa: BLE001 - the item is the user's, and this is asked for an error
-        text = safe_str(item)
-    return single_line(text, SHOWN_BYTES)
-
-
-def _content(item: Any, depth: int) -> str | None:
-    if isinstance(item, _LASTING):
-        return f"{type(item).__name__}:{item!r}"
-    if depth > 8:
-        return type(item).__name__
-    if isinstance(item, list | tuple):
-        return _joined("[", [_content(part, depth + 1) for part in item])
-    if isinstance(item, Mapping):
-        return _joined("{", [_content(part, depth + 1) for pair in item.items() for part in pair])
-    if isinstance(item, set | frozenset):
-        parts = [_content(part, depth + 1) for part in item]
-        return None if None in parts else _joined("(", sorted(part or "" for part in parts))
-    if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        parts = [_content(getattr(item, field.name, None), depth + 1) for field in dataclasses.fields(item)]
-        return _joined(type(item).__name__, parts)
-    if type(item).__module__.partition(".")[0] in ("numpy", "pandas", "polars", "torch"):
-        return _bytes_of(item)
-    if _is_run(item):
-        return None  # its text has the attempt and the progress
-    try:
-        text = repr(item)
-    except Exception:  # noqa: BLE001 - the item is the user's
-        return None
-    return None if _ADDRESS in text else text
-
-
-def _is_run(item: Any) -> bool:
-    from milepost.run.run import Run  # it imports this module
-
-    return isinstance(item, Run)
-
-
-def _joined(kind: str, parts: Any) -> str | None:
-    found = list(parts)
-    return None if None in found else f"{kind}{len(found)}:" + ",".join(f"{len(part)}:{part}" for part in found)
-
-
-def _bytes_of(item: Any) -> str | None:
-    """Return the content of an array, whose repr leaves out its middle."""
-    try:
-        return f"{type(item).__name__}:{hashlib.blake2b(item.tobytes(), digest_size=8).hexdigest()}"
-    except Exception:  # noqa: BLE001 - not every such type has bytes
-        return None
-
-
-REMEDIES = (
-    "sort the items, name them with key=, or start at item 1 again: milepost retry --from-start, "
-    "retry_job(job_id, from_start=True); for track() delete the job"
+T = TypeVar("T")
+_FROM_START = (
+    "start at item 1 again: milepost retry --from-start, retry_job(job_id, from_start=True); for track() delete the job"
 )
-NOTHING: Any = object()
-"""There is no such item."""
+REMEDIES = f"sort the items, name them with key=, or {_FROM_START}"
+_REMEDIES_WITH_KEY = (
+    f"keep their order and either add items behind that place or remove some before it, or {_FROM_START}"
+)
 
 
 class Cursor:
@@ -130,6 +56,8 @@ class Cursor:
         self._warn = warn
         self._cannot_tell = log_unreportable
         self._found = not kept
+        self._held: tuple[Any, Any] = (NOTHING, NOTHING)
+        """The item in progress, and a copy of it as it was before the code had it."""
         self._warned = False
         if "state" in kept:
             snapshots.take_over(name, dict(kept))
@@ -183,17 +111,15 @@ class Cursor:
         stood = f"item {self.start}"
         if self.key is not None:
             stood += f" ({self.kept.get('key')!r:.80})"
-        return InputChangedError(
-            self._masked(f"the last attempt came to {stood}, which is no longer among the items"), REMEDIES
-        )
+        return self._refusal(f"the last attempt came to {stood}, which is no longer among the items")
 
     def check_total(self) -> None:
         """Reject a position if the number of items has changed: it may mean another item."""
         before = self.kept.get("of")
         if self.key is None and before is not None and self.total is not None and before != self.total:
-            _, _, text = self.kept.get("item") or (None, None, None)
-            stood = f" (it was at {text})" if text else ""
-            raise InputChangedError(f"the last attempt had {before} items{stood}, this one has {self.total}", REMEDIES)
+            at, _, text = self.kept.get("item") or (None, None, None)
+            stood = f" (it was at {text})" if text and at == self.start else ""
+            raise self._refusal(f"the last attempt had {before} items{stood}, this one has {self.total}")
 
     def _check(self, index: int, item: Any) -> None:
         at, kept, text = self.kept.get("item") or (None, None, None)
@@ -202,9 +128,10 @@ class Cursor:
 
     def _changed(self, index: int, before: str, item: Any) -> InputChangedError:
         now = f"{plain_key(self.key(item))!r:.80}" if self.key is not None else shown(item)
-        return InputChangedError(
-            self._masked(f"item {index + 1} was {before} in the last attempt, now it is {now}"), REMEDIES
-        )
+        return self._refusal(f"item {index + 1} was {before} in the last attempt, now it is {now}")
+
+    def _refusal(self, problem: str) -> InputChangedError:
+        return InputChangedError(self._masked(problem), REMEDIES if self.key is None else _REMEDIES_WITH_KEY)
 
     # --- the place of this attempt ---
 
@@ -217,16 +144,24 @@ class Cursor:
         """Note item `n`, which is about to be yielded and identifies the position."""
         if n == self.position and self.kept:
             if self.key is None and self.kept.get("end"):
-                raise InputChangedError(
-                    self._masked(f"the last attempt had finished all {n} items, now {shown(item)} comes after them"),
-                    REMEDIES,
-                )
+                raise self._refusal(f"the last attempt had finished all {n} items, now {shown(item)} comes after them")
             if self.key is None:
                 self._check(n, item)
         if self.key is None:
             self.taken = {**self.taken, "n": n, "item": [n, digest(item), self._masked(shown(item))]}
             if self.state is not None:
                 self._snapshots.amend(self.name, {"item": self.taken["item"]})
+
+    def holding(self, items: Iterator[T], first: T) -> Iterator[T]:
+        """Return the items after the first one; each is held when the loop comes to it, if the first one had to be."""
+        self.hold(first)
+        return items if self._held[0] is NOTHING else map(self.hold, items)
+
+    def hold(self, item: T) -> T:
+        """Keep what an item is before the code gets it, if the code can change it and it identifies the position."""
+        if self.key is None and self.state is None and not is_lasting(item):
+            self._held = (item, kept_copy(item))
+        return item
 
     def take(self, n: int, last: Any, *, end: bool = False) -> None:
         """Take the cursor and the snapshot: `n` items are done, the last one is `last`."""
@@ -247,8 +182,12 @@ class Cursor:
             return
         if not self._place(n, last):
             return
-        if self.key is None and item is not NOTHING and item is not last and is_lasting(item):
-            self.taken["item"] = [n, digest(item), self._masked(shown(item))]
+        if self.key is not None or item is NOTHING or item is last:
+            return
+        held, copy = self._held
+        content = item if is_lasting(item) else copy if held is item else NOTHING
+        if content is not NOTHING:
+            self.taken["item"] = [n, digest(content), self._masked(shown(content))]
 
     def _place(self, n: int, last: Any) -> bool:
         """Take the cursor alone; return whether that was possible, since the key is user code."""

@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from milepost.core.errors import InvalidInputError, RunStop
-from milepost.run.cursor import NOTHING, Cursor
+from milepost.run.cursor import Cursor
+from milepost.run.item_content import NOTHING
 from milepost.run.items import RepeatedItems
 
 T = TypeVar("T")
@@ -151,6 +152,7 @@ class Each(Generic[T]):
             item = next(items, NOTHING)
             if item is not NOTHING:
                 cursor.stand_at(n, item)
+                items = cursor.holding(items, item)
             while item is not NOTHING:
                 yield item
                 last = item
@@ -193,6 +195,8 @@ class Each(Generic[T]):
                 if cursor is not None and is_due:
                     cursor.stand_at(n, item)
                     is_due = False
+                if cursor is not None:
+                    cursor.hold(item)
                 yield batch
                 last, item = batch[-1], NOTHING
                 n += len(batch)
@@ -245,6 +249,7 @@ class Each(Generic[T]):
                     if is_due:
                         cursor.stand_at(n, following)
                         is_due = False
+                    cursor.hold(following)
                     self._mark = (n, last, following)
                 yield group if self._batch else group[0]
                 last, following = group[-1], NOTHING

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from milepost.core.errors import InputChangedError, InvalidInputError
 from milepost.core.serialization import single_line
 from milepost.run.crash_report import masked
-from milepost.run.cursor import REMEDIES, LoopScope, digest, shown
+from milepost.run.cursor import REMEDIES, LoopScope
 from milepost.run.each import NAME_BYTES, Key, key_function, reached
+from milepost.run.item_content import digest, shown
 from milepost.run.items import RepeatedItems
 from milepost.run.loops import check_resumable, count_in_stage, log_loop, log_restart, new_place, recorder, take_up
 from milepost.run.results import KeptResult, KeptResults, ResultCodec, part_key, part_names, read_part

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from milepost.core.errors import InputChangedError, InvalidInputError, JobReleased
 from milepost.core.serialization import KIB, from_json, to_json, validate_key
 from milepost.run.crash_report import masked
-from milepost.run.cursor import digest, shown
+from milepost.run.item_content import digest, shown
 from milepost.run.results import PART_BYTES, KeptResult, ResultCodec, part_key, part_names, read_part
 
 if TYPE_CHECKING:
