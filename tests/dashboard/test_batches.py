@@ -27,6 +27,23 @@ def test_batch_shows_its_counts_and_leads_to_its_jobs(served: tuple[Jobs, str], 
     expect(page.locator(".body-row")).to_have_count(4)  # the batch itself is one of its group
 
 
+def test_cancel_of_a_batch_says_that_its_jobs_are_cancelled_and_does_so(
+    served: tuple[Jobs, str], opened: Opened
+) -> None:
+    jobs, address = served
+    with jobs.batch("import-42"):
+        for name in ("a", "b"):
+            jobs.create_job(name, "load", group="import-42")
+    jobs.update_job("a", "completed")
+    page = opened(f"{address}?page=job&job=import-42")
+    page.get_by_role("button", name="Cancel job").click()
+    question = page.get_by_role("dialog")
+    expect(question).to_contain_text("Its open jobs are cancelled too.")
+    question.get_by_role("button", name="Cancel batch", exact=True).click()
+    expect(page.get_by_role("region", name="Jobs of the batch")).to_contain_text("2 of 2 jobs have ended, 1 cancelled")
+    assert jobs.wait("b", PATIENCE).status == "cancelled"
+
+
 def test_job_that_waits_shows_how_many_of_its_children_have_ended(served: tuple[Jobs, str], opened: Opened) -> None:
     jobs, address = served
     go = threading.Semaphore(0)

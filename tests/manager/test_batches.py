@@ -76,6 +76,7 @@ def test_batch_with_a_failed_job_fails(jobs: Jobs) -> None:
         assert jobs.wait(anyway, PATIENCE).result == "bob"
         job = batch.wait(PATIENCE)
     assert (job.status.value, job.error) == ("failed", f"load failed: no such file (job {bad.job_id})")
+    assert (job.progress, job.progress_known) == (1.0, True), "all its jobs have ended"
     assert [jobs.wait(one, PATIENCE).status.value for one in (last, named)] == ["cancelled", "cancelled"]
     counts = batch.counts()
     assert (counts.total, counts.completed, counts.failed, counts.ended) == (2, 1, 1, 2)
@@ -105,6 +106,7 @@ def test_exception_fails_the_batch_and_cancels_its_jobs(jobs: Jobs) -> None:
     assert (job.status.value, job.error) == ("failed", "OSError: the disk is full")
     assert jobs.batch("b").counts() == MemberCounts(total=1, cancelled=1)
     assert [jobs.wait(x, PATIENCE).status.value for x in ("one", "last")] == ["cancelled", "cancelled"]
+    assert not job.progress_known, "0 % would be wrong: some of its jobs may have ended before"
     receipt = jobs.wait("one").receipt
     assert receipt is not None
     assert (receipt.requested_by, receipt.reason) == ("batch", "batch_failed")

@@ -96,6 +96,24 @@ async def test_error_in_the_block_cancels_the_jobs(jobs: AsyncJobs) -> None:
     assert (record.status.value, record.error) == ("failed", "RuntimeError: no more files")
 
 
+@pytest.mark.parametrize("how", ["cancel", "bulk by ids", "bulk by filter"])
+async def test_cancel_of_a_batch_cancels_its_jobs(jobs: AsyncJobs, how: str) -> None:
+    client = await caller(jobs, "jobs:read", "jobs:write", "jobs:cancel")
+    async with client.batch("b") as batch:
+        await batch.submit_many("load", [{}] * 3)
+        other = await client.submit("load", {})
+    if how == "cancel":
+        await client.cancel_job("b", "wrong files")
+    else:
+        chosen = {"ids": ["b"]} if "ids" in how else {"q": "group:b"}
+        done = await client.request("POST", "/api/jobs/bulk", body={"action": "cancel", **chosen})
+        assert {one["outcome"] for one in done["outcomes"]} == {"done"}
+        assert done["done"] == (1 if "ids" in how else 4)
+    assert await batch.counts() == MemberCounts(total=3, cancelled=3)
+    assert (await client.wait("b", PATIENCE)).status == "cancelled"
+    assert (await client.get_job(other.job_id)).status == "pending"  # type: ignore[union-attr]
+
+
 async def test_key_with_labels_sees_only_its_batches(jobs: AsyncJobs) -> None:
     ana, bob = await caller(jobs, labels={"team": "a"}), await caller(jobs, labels={"team": "b"})
     with pytest.raises(InvalidInputError, match="name: cannot be set with a key that is restricted to labels; omit it"):

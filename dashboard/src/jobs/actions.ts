@@ -7,7 +7,7 @@ import { plain } from "../text/plain";
 import { elapsed, formatCount } from "../text/time";
 import { call, get, jobPath, Problem, send } from "../wire/api";
 import { rowOf } from "../wire/row";
-import { isEnded, type BulkAction, type BulkDone, type Done, type JobRecord, type RetryCheck, type Row } from "../wire/types";
+import { isBatch, isEnded, type BulkAction, type BulkDone, type Done, type JobRecord, type RetryCheck, type Row } from "../wire/types";
 import { removeJobs, hidden, load, applyBatch } from "./list";
 
 const UNDO_SECONDS = 6;
@@ -36,18 +36,20 @@ async function refresh(id: string): Promise<void> {
   }
 }
 
-type Named = Pick<Row, "job_id" | "job_type" | "status" | "started_at">;
+type Named = Pick<Row, "job_id" | "job_type" | "run_by" | "status" | "started_at">;
 
 /** Cancels a job after a confirmation, because the work of its run is lost and a key may be pressed by mistake. */
 export function confirmCancel(job: Named): void {
   const ran = elapsed(job.started_at, null, now.peek());
   const running = job.status === "running";
+  const what = isBatch(job) ? "batch" : "job";
+  let text = `${plain(job.job_type)} has not started and will not run.`;
+  if (running) text = `${plain(job.job_type)} has been running for ${ran}. Its code stops at its next cancellation point.`;
+  if (isBatch(job)) text = "Its open jobs are cancelled too. Running code stops at its next cancellation point.";
   confirm({
-    title: "Cancel this job?",
-    text: running
-      ? `${plain(job.job_type)} has been running for ${ran}. Its code stops at its next cancellation point.`
-      : `${plain(job.job_type)} has not started and will not run.`,
-    yes: "Cancel job",
+    title: `Cancel this ${what}?`,
+    text,
+    yes: `Cancel ${what}`,
     no: "Don't cancel",
     act: () => void cancel(job.job_id, running),
   });

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -29,14 +28,14 @@ from milepost.core.errors import (
 )
 from milepost.core.job import Job, JobStatus
 from milepost.core.options import with_awaited
-from milepost.core.placement import BATCH
+from milepost.core.placement import BATCH, is_batch
 from milepost.core.serialization import Duration, safe_str, single_line, validate_job_id
-from milepost.core.transitions import plan_cancel, plan_close_batch, plan_create, plan_open_batch, plan_update
+from milepost.core.transitions import plan_close_batch, plan_create, plan_open_batch, plan_update
 from milepost.core.values import MemberCounts
+from milepost.manager import descendants
 from milepost.manager.validation import job_fields
 from milepost.run import context
 from milepost.run.crash_report import redacted
-from milepost.run.locked_jobs import LockedJobs
 from milepost.run.suspension import of_group
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import blocking, run_sync
@@ -44,14 +43,11 @@ from milepost.stores.sync_bridge import blocking, run_sync
 if TYPE_CHECKING:
     from milepost.app.jobs import AsyncJobs, Target
 
-log = logging.getLogger("milepost.batches")
-
 OnError = Literal["cancel", "keep"]
 
 STALE_AFTER = 60.0
 """Seconds without a heartbeat of the process that has a batch open, after which it is flagged as stalled."""
 ALIVE_INTERVAL = 15.0
-SLICE = 500
 
 
 class AsyncBatch:
@@ -163,7 +159,7 @@ class AsyncBatch:
             stored={"origin": jobs.manager.origin},
         )  # fmt: skip
         job = (await self._apply([Write(self.name, plan_create(fields, new_id()))]))[0].job
-        if job is not None and (job.job_type != BATCH or job.run_by != "manual" or job.group != self.name):
+        if job is not None and not is_batch(job):
             raise DuplicateJobError(f"Job {self.name} already exists, and is not a batch", job=job)
         opened = (await self._apply([Write(self.name, plan_open_batch(new_id()))]))[0]
         if not opened.accepted:
@@ -200,13 +196,7 @@ class AsyncBatch:
         job = failed.job
         if not failed.accepted and (job is None or job.status != JobStatus.FAILED or "closed" in job.record):
             return
-        locked = LockedJobs(log)
-        while ids := await self._jobs.store.open_members(self.awaited, SLICE):
-            cancels = [Write(one, plan_cancel(new_id(), by="batch", why="batch_failed"), answer=False) for one in ids]
-            before = locked.ids
-            cancelled = any(one.accepted for one in await locked.apply(self._jobs.store, cancels))
-            if not cancelled and locked.ids == before:
-                return
+        await descendants.cancel_members(self._jobs.store, self.awaited, new_id, by="batch", why="batch_failed")
 
     async def _apply(self, writes: list[Write]) -> list[Any]:
         return (await self._jobs.store.apply(writes)).outcomes

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from milepost.core.serialization import US, from_micros
 from milepost.core.values import WaitingFor
+
+if TYPE_CHECKING:
+    from milepost.core.job import Job
 
 Record = Mapping[str, str]
 
@@ -129,6 +132,14 @@ def memberships(record: Record) -> set[tuple[str, str]]:
 
 
 BATCH = "batch"
+
+
+def is_batch(job: Job) -> bool:
+    """Return whether a job is the record of a batch: nothing runs it, and it is a member of its own group."""
+    record = job.record
+    return record.get("type") == BATCH and record.get("run_by") == "manual" and job.group == job.job_id
+
+
 """The type of the record of a batch."""
 
 

@@ -1,17 +1,21 @@
-"""Deletes and retries that concern other jobs too: the children of a job, and the jobs that were cancelled because of it."""
+"""Changes of a job that concern other jobs too: its children, the members of a batch, and those cancelled because of it."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 
 from milepost.core.errors import IllegalTransitionError
 from milepost.core.job import Job, JobStatus
 from milepost.core.placement import groups_of
-from milepost.core.serialization import CHILD_ID
-from milepost.core.transitions import plan_delete, plan_retry
+from milepost.core.serialization import CHILD_ID, single_line
+from milepost.core.transitions import plan_cancel, plan_delete, plan_retry
 from milepost.manager.validation import rejection_error
+from milepost.run.locked_jobs import LockedJobs
 from milepost.stores.protocol import Select, Store, Write
 from milepost.stores.query import position
+
+log = logging.getLogger("milepost.descendants")
 
 PAGE = 500
 
@@ -38,6 +42,33 @@ async def delete_below(store: Store, job_id: str, new_operation_id: Callable[[],
             if made:
                 await store.apply([Write(one, plan_delete(new_operation_id()), answer=False) for one in made])
             left += made
+
+
+async def cancel_members_of_batch(
+    store: Store, batch_id: str, new_operation_id: Callable[[], str], *, by: str | None, why: str | None = None
+) -> bool:
+    """Cancel the open members of a batch that was cancelled; return whether any was."""
+    text = single_line(f"batch {batch_id} was cancelled" + (f": {why}" if why else ""))
+    return await cancel_members(store, f"group:{batch_id}", new_operation_id, by=by, why=text)
+
+
+async def cancel_members(
+    store: Store, group: str, new_operation_id: Callable[[], str], *, by: str | None, why: str
+) -> bool:
+    """Cancel the open members of a group, also those that its running members add meanwhile; return whether any was.
+
+    What another transaction has locked is left out: a repeated call cancels it.
+    """
+    locked = LockedJobs(log)
+    found = False
+    while ids := await store.open_members(group, PAGE):
+        cancels = [Write(one, plan_cancel(new_operation_id(), by=by, why=why), answer=False) for one in ids]
+        before = locked.ids
+        cancelled = any(one.accepted for one in await locked.apply(store, cancels))
+        found = found or cancelled
+        if not cancelled and locked.ids == before:
+            return found
+    return found
 
 
 async def refuse_child(store: Store, job: Job) -> None:

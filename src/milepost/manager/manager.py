@@ -15,7 +15,7 @@ from milepost.core.errors import (
 )
 from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
-from milepost.core.placement import AFTER
+from milepost.core.placement import AFTER, is_batch
 from milepost.core.record import FIELDS
 from milepost.core.result_types import R
 from milepost.core.serialization import (
@@ -150,10 +150,10 @@ class AsyncJobManager(ScheduleMethods, AnswerAndPauseMethods, OutputMethods, Usa
         values = update_values(progress, message, error, result)
         if target is JobStatus.CANCELLED:
             plan = plan_cancel(self._new_operation_id(), by="caller", **values)
+            await self._cancel(job_id, plan, "caller", None)
         else:
             plan = plan_update(self._new_operation_id(), target, **values)
-        verb = "cancel" if target is JobStatus.CANCELLED else "update"
-        await self._apply(job_id, plan, verb, target, answer=False)
+            await self._apply(job_id, plan, "update", target, answer=False)
 
     async def list_jobs(
         self,
@@ -231,13 +231,29 @@ class AsyncJobManager(ScheduleMethods, AnswerAndPauseMethods, OutputMethods, Usa
     async def cancel_job(self, job_id: str, reason: str | None = None, *, by: str | None = None) -> Job:
         """Cancel a job and return it. The status is final when this returns; running code is signalled at once.
 
-        `.receipt` tells when and how the code stopped. Raises JobNotFoundError, and IllegalTransitionError if the job
-        has ended.
+        `.receipt` tells when and how the code stopped. The cancel of a batch cancels its open jobs, and a repeated one
+        those that are still open. Raises JobNotFoundError, and IllegalTransitionError if the job has ended.
         """
         why = None if reason is None else single_line(reason)
         who = None if by is None else single_line(by)
         plan = plan_cancel(self._new_operation_id(), by=who, why=why, message="Job cancelled by user")
-        return _found(await self._apply(job_id, plan, "cancel"), job_id)
+        return await self._cancel(job_id, plan, who, why)
+
+    async def _cancel(self, job_id: str, plan: Change, who: str | None, why: str | None) -> Job:
+        try:
+            job = _found(await self._apply(job_id, plan, "cancel"), job_id)
+        except IllegalTransitionError as refused:
+            if refused.job is None or not await self._cancel_members(refused.job, who, why):
+                raise
+            return refused.job
+        await self._cancel_members(job, who, why)
+        return job
+
+    async def _cancel_members(self, job: Job, who: str | None, why: str | None) -> bool:
+        if not is_batch(job) or job.status is not JobStatus.CANCELLED:
+            return False
+        new_id = self._new_operation_id
+        return await descendants.cancel_members_of_batch(self.store, job.job_id, new_id, by=who, why=why)
 
     async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False, dependents: bool = False) -> Job:  # fmt: skip
         """Return a failed or cancelled job to pending with a new retry budget; it continues where it stopped.

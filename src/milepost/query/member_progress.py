@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from milepost.core.job import Job, JobStatus
-from milepost.core.placement import BATCH
+from milepost.core.placement import BATCH, is_batch
 from milepost.core.serialization import to_json
 from milepost.core.values import MemberCounts
 from milepost.stores.protocol import Select, Store
@@ -22,8 +22,7 @@ def member_group(job: Job) -> str | None:
     if job.status is JobStatus.PENDING:
         children = f"children:{job.job_id}"
         return children if job.record.get("held") == children else None
-    is_batch = job.status is JobStatus.RUNNING and job.job_type == BATCH and job.run_by == "manual"
-    return f"group:{job.job_id}" if is_batch and job.group == job.job_id else None
+    return f"group:{job.job_id}" if job.status is JobStatus.RUNNING and is_batch(job) else None
 
 
 async def with_member_progress(store: Store, jobs: Sequence[Job]) -> list[Job]:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
 from milepost.core.placement import (
-    BATCH,
     after_groups,
     awaited_groups,
     groups_of,
+    is_batch,
     member_groups,
     members_pair,
     parent_of,
@@ -227,7 +227,7 @@ def _awaited(job: Job) -> list[str]:
     record = job.record
     if job.is_terminal:
         return []
-    if job.job_type == BATCH and job.run_by == "manual":
+    if is_batch(job):
         return [f"group:{job.job_id}"]
     if "held" not in record or "wake_at" in record:
         return []

@@ -31,7 +31,7 @@ MAX_WAIT_SECONDS = 60.0
 def cancel(words: tuple[str, ...], reason: str | None, wait: bool, yes: bool) -> int:
     """Cancel jobs. Takes effect immediately; running code is signalled and stops at its next cancellation point.
 
-    A filter asks for confirmation first, with the number of jobs.
+    A batch is cancelled with its open jobs. A filter asks for confirmation first, with the number of jobs.
     """
     context = current()
     jobs, by_filter = select_jobs(context, words)

@@ -20,6 +20,8 @@ from milepost.core.transitions.table import (
     template,
 )
 
+_ALL_HAVE_ENDED: tuple[Operation, ...] = (("set", "progress", Const("1")), ("clear", "progress_known"))
+"""The progress of a batch is that of its members."""
 _RELEASE_HELD = template(
     "release_held",
     ("by", "why"),
@@ -51,13 +53,13 @@ _RELEASE_HELD = template(
             (RUNNING,),
             target,
             guards=(("has", "held"), *guards),
-            ops=(*ops, *END_JOB, *END_WAIT),
+            ops=(*ops, *_ALL_HAVE_ENDED, *END_JOB, *END_WAIT),
             event=target,
             emit=("progress", "error"),
         )
         for target, guards, ops in (
             (FAILED, (("failed", UNSUCCESSFUL),), (("blame", "error", "failed_member", UNSUCCESSFUL),)),
-            (COMPLETED, (), (("set", "progress", Const("1")),)),
+            (COMPLETED, (), ()),
         )
     ),
 )

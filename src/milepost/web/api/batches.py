@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from milepost.app.batches import AsyncBatch
 from milepost.core.errors import InvalidInputError
-from milepost.core.placement import BATCH
+from milepost.core.placement import BATCH, is_batch
 from milepost.core.serialization import single_line
 from milepost.stores.ids import new_job_id
 from milepost.web import schemas
@@ -70,7 +70,7 @@ def add_batches(router: APIRouter, context: WebContext) -> None:
 
     async def visible(request: Request, name: str) -> AsyncBatch:
         job = await context.visible_job(request, name)
-        if job.job_type != BATCH or job.run_by != "manual" or job.group != name:
+        if not is_batch(job):
             raise Problem(404, f"Job {name!r:.140} is not a batch")
         return context.manager.batch(name)
 

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from milepost.core.errors import IllegalTransitionError, OutcomeUnknownError, StoreError, UnknownJobTypeError
 from milepost.core.job import Job, JobStatus
+from milepost.core.placement import is_batch
 from milepost.core.serialization import single_line
 from milepost.core.transitions import plan_cancel, plan_delete, plan_retry
 from milepost.core.transitions.change import Change
@@ -14,7 +15,7 @@ from milepost.manager import descendants
 from milepost.manager.validation import rejection_error
 from milepost.query.filters import parse_filter
 from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import Write
+from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.query import SCAN_MAX, Query
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
@@ -100,9 +101,12 @@ async def _chosen(context: WebContext, body: schemas.BulkBody, principal: Princi
 
 def _plan(action: str, principal: Principal) -> Change:
     if action == "cancel":
-        actor = principal.id and single_line(principal.id)  # a custom `auth` may return any text
-        return plan_cancel(new_operation_id(), by=actor, message="Job cancelled by user")
+        return plan_cancel(new_operation_id(), by=_actor(principal), message="Job cancelled by user")
     return plan_retry(new_operation_id()) if action == "retry" else plan_delete(new_operation_id())
+
+
+def _actor(principal: Principal) -> str | None:
+    return principal.id and single_line(principal.id)  # a custom `auth` may return any text
 
 
 async def _startable(
@@ -157,6 +161,7 @@ async def _act(
         jobs, outcomes = await _startable(context, jobs, principal)
     elif body.action == "delete":
         jobs, outcomes = await _deletable(context, jobs)
+    batches: list[Job] = []
     for start in range(0, len(jobs), BATCH_SIZE):
         some = jobs[start : start + BATCH_SIZE]
         retry = body.action == "retry"
@@ -169,6 +174,8 @@ async def _act(
                 for job, answer in zip(some, answers, strict=True):
                     if answer.accepted and job.attempt:  # only a run makes children
                         await descendants.delete_below(context.store, job.job_id, new_operation_id)
+            if body.action == "cancel":
+                batches += [job for job, one in zip(some, answers, strict=True) if is_batch(job) and _is_cancelled(one)]
         except StoreError as error:
             if not start:
                 raise
@@ -182,4 +189,18 @@ async def _act(
             else:
                 detail = str(rejection_error(answer, job.job_id, body.action))
                 outcomes.append({"job_id": job.job_id, "outcome": "refused", "detail": detail})
+    await _cancel_members(context, batches, principal)
     return outcomes
+
+
+def _is_cancelled(answer: WriteResult) -> bool:
+    return answer.accepted or (answer.job is not None and answer.job.status is JobStatus.CANCELLED)
+
+
+async def _cancel_members(context: WebContext, batches: list[Job], principal: Principal) -> None:
+    """Cancel the open jobs of batches, at the end, since these may have been chosen as well."""
+    for job in batches:
+        try:
+            await descendants.cancel_members_of_batch(context.store, job.job_id, new_operation_id, by=_actor(principal))
+        except StoreError as error:
+            raise OutcomeUnknownError(f"among the jobs of batch {job.job_id}: {error}") from error
