@@ -48,5 +48,5 @@ def test_oldest_go_when_the_texts_are_too_long() -> None:
 @pytest.mark.parametrize("damage", [{"started": "never"}, {"created": "x"}, {"completed": "soon"}])
 def test_damaged_times_do_not_keep_a_job_from_ending(damage: dict[str, str]) -> None:
     record = {"type": "t", "status": "completed", "created": "1", "started": "2", "completed": "3", **damage}
-    counted = rollups.counted_end(record, {})
+    counted = rollups.counted_end(record)
     assert counted[0][2] == "completed"

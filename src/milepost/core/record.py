@@ -166,7 +166,7 @@ class JobFields(Stored):
     not_before: datetime | None = field(
         default=None,
         metadata=column(
-            "n", TIME, "The earliest start.", label="not before", cleared=("complete",),
+            "n", TIME, "The earliest start.", label="not before",
             option=Option(kind="time"),
         ),
     )  # fmt: skip

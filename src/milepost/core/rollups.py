@@ -77,10 +77,10 @@ def series(job_type: str, queue: str = "") -> str:
     return f"{job_type}{US}{queue if queue != job_type else ''}"
 
 
-def counted_end(record: Mapping[str, str], before: Mapping[str, str]) -> list[tuple[int, str, str]]:
+def counted_end(record: Mapping[str, str]) -> list[tuple[int, str, str]]:
     """Return what to count for the end of a job, each as (minute, series, metric).
 
-    `record` is what the change that ended it has written, see `BranchResult.ended`, `before` the record before it.
+    `record` is what the change that ended it has written, see `BranchResult.ended`.
     """
     ended, status, name = (
         _number(record["completed"]),
@@ -91,7 +91,7 @@ def counted_end(record: Mapping[str, str], before: Mapping[str, str]) -> list[tu
     if "started" not in record:
         return [(minute, name, status)]
     started = _number(record["started"])
-    ready = max(_number(record["created"]), _number(before.get("not_before") or record.get("not_before") or ""))
+    ready = max(_number(record["created"]), _number(record.get("not_before", "")))
     waited = started - ready
     if "runs" in record:
         rows = [row.split(US) for row in record["runs"].split(RS)]

@@ -135,7 +135,7 @@ async def read_history(
 
 def history_of(jobs: Iterable[Job], now: int, window: float, step: float, *, complete: bool) -> History:
     """Return the history that some jobs make, of their last ends. `now` is in microseconds."""
-    counts = Counter(counted for job in jobs if "completed" in job.record for counted in counted_end(job.record, {}))
+    counts = Counter(counted for job in jobs if "completed" in job.record for counted in counted_end(job.record))
     found = assembled((), ((*key, count) for key, count in counts.items()), hourly=False)
     return summarise(found, now, window, step, hourly=False, complete=complete)
 

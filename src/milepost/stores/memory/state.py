@@ -281,7 +281,7 @@ class MemoryState:
                 self.tombstones[job_id] = (kept, now + operation_ids.KEPT_MICROS)
         else:
             if (ended := effect.ended) is not None:
-                self.open_ends.update(rollups.counted_end(ended, before))
+                self.open_ends.update(rollups.counted_end(ended))
             if (spender := effect.spender) is not None:
                 self.ledger.count(spender, before, now, self.records)
             if large or outdated:

@@ -186,7 +186,7 @@ class Batch(GroupFacts):
             self._large[job_id, name] = None
         self._large |= {(job_id, name): value for name, value in large.items()}
         if (ended := effect.ended) is not None:
-            self._ends += counted_end(ended, effect.before)
+            self._ends += counted_end(ended)
         if (spender := effect.spender) is not None:
             self._spent += changed_usage(spender, effect.before, self.now)
         self._keep(write, index, effect, event, record)

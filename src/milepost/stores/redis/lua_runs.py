@@ -51,7 +51,7 @@ class _RunWriter(BranchWriter):
             self._needs.append("not (fields.l and string.find(fields.l, ':', 1, true))")
         yield f"if {' and '.join(self._needs)} then"
         yield f"branch, indexes = {number}, indexes or open_indexes()"
-        yield "local name, lease, slot, worker, due = root .. 'j:' .. id, fields.L, fields.S, fields.w, fields.n"
+        yield "local name, lease, slot, worker = root .. 'j:' .. id, fields.L, fields.S, fields.w"
         if not self._ends:
             places = ", ".join(["false"] * 2 * sum(op[0] != "clear" for op in branch.ops))
             yield f"local put, gone, n, m = {{{places}}}, {{name, false, false, false}}, 0, 1"
@@ -66,7 +66,7 @@ class _RunWriter(BranchWriter):
         if self._ends:
             yield "redis.call('SET', name, text) text = false"
             yield "indexes.ends[#indexes.ends + 1] = id"
-            yield "indexes.count_end(fields, this.clock, due)"
+            yield "indexes.count_end(fields, this.clock)"
         else:
             yield "end"
             always = ", ".join(f"{quoted(short_name(one))}, {self._field(one)}" for one in sorted(self._always))

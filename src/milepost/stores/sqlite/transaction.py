@@ -220,7 +220,7 @@ class WriteTransaction(ReadTransaction):
         self.keep(job_id, effect, row, record)
         closed = self._closed(effect.groups_to_check(job_id))
         if (ended := effect.ended) is not None:
-            self._ends += counted_end(ended, effect.before)
+            self._ends += counted_end(ended)
         if (spender := effect.spender) is not None:
             self._spent += changed_usage(spender, effect.before, self.now)
         for name in outdated:

@@ -110,14 +110,24 @@ class EndedJobs(Scenarios):
             assert (ran[bucket_of(micros)], waited[bucket_of(micros * 2)]) == (1, 1)
             assert abs(seconds_of(bucket_of(micros)) / seconds - 1) < 0.1
 
-    async def test_wait_begins_when_the_job_may_start(self, fixture: StoreFixture) -> None:
-        await fixture.create("a", worker_job(created="1000"))
-        await fixture.create("b", worker_job(not_before=str(await fixture.store.now() - SECOND)))
-        token = token_of(await fixture.start("b"))
-        await fixture.do("b", plans.plan_complete(fixture.operation_id(), token, "1", {}))
+    @pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
+    async def test_wait_begins_when_the_job_may_start(self, fixture: StoreFixture, end: str) -> None:
+        """The wait of a completed job with a delay began at its submit: its record did not keep the earliest start."""
+        due = await fixture.store.now() + 50_000
+        await fixture.create("a", worker_job(attempts=1, not_before=str(due)))
+        await fixture.until(due)
+        token = token_of(await fixture.start("a"))
+        await fixture.do("a", {
+            "completed": plans.plan_complete(fixture.operation_id(), token, "1", {}),
+            "failed": plans.plan_fail(fixture.operation_id(), token, error="e", failure="{}", report={}, delay=0),
+            "cancelled": plans.plan_cancel(fixture.operation_id()),
+        }[end])  # fmt: skip
         (rollup,) = (await fixture.store.rollups(0)).rollups
         (bucket,) = rollup.waited
-        assert seconds_of(bucket) < 60
+        job = await fixture.job("a")
+        waited = int(job.record["started"]) - due
+        assert wait(job) == waited / SECOND
+        assert bucket == bucket_of(waited)
 
     @pytest.mark.parametrize("earlier", ["lost", "retried", "postponed", "given back"])
     async def test_time_of_earlier_runs_is_no_wait(self, fixture: StoreFixture, earlier: str) -> None:

@@ -84,7 +84,6 @@ class Runs(Scenarios):
             "ready",
             "token",
             "lease",
-            "not_before",
             "not_after",
             "budget",
             "eta",

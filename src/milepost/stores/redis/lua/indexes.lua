@@ -126,8 +126,8 @@ local function open_indexes()
     end
   end
 
-  -- Count the end of a record, as `counted_end` of `milepost.core.rollups`; `due` is the field before it.
-  function X.count_end(fields, ended, due)
+  -- Count the end of a record, as `counted_end` of `milepost.core.rollups`.
+  function X.count_end(fields, ended)
     local started, created = tonumber(fields.b) or 0, tonumber(fields.c) or 0
     local minute, job_type, queue = math.floor(ended / 60000000), fields.t or '', fields.queue ~= fields.t and fields.queue or ''
     local page = X.ended[#X.ended]
@@ -143,7 +143,7 @@ local function open_indexes()
     add(fields.s, '')
     if started > 0 then
       add(fields.s .. '.r', math.floor(math.log(math.max(ended - started, 1)) * 5.7707801635558535))
-      local ready = math.max(created, tonumber(due or 0) or 0)
+      local ready = math.max(created, tonumber(fields.n or 0) or 0)
       local has_failed, wait, first = (tonumber(fields.a) or 0) > 1 or fields.x, started - ready, nil
       for run in string.gmatch(fields.V or '', '[^\30]+') do
         local begun, over = string.match(run, '^(%d*)\31(%d*)')
@@ -239,7 +239,7 @@ local function open_indexes()
         redis.call('HDEL', root .. 'zk', id)
       end
       if ended1 and ended0 ~= ended1 then X.ends[#X.ends + 1] = id end
-      if ended1 and not ended0 then X.count_end(fields, tonumber(ended1) or 0, was(old, fields, 'n') or fields.n) end
+      if ended1 and not ended0 then X.count_end(fields, tonumber(ended1) or 0) end
     end
   end
 
