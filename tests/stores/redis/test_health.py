@@ -48,10 +48,17 @@ def test_doctor_warns_of_eviction_policy(start_redis: Start, policy: str, tmp_pa
     assert f"maxmemory-policy is {policy}: records may be evicted; set it to noeviction" in done.stdout
 
 
-def test_health_warns_of_missing_persistence(start_redis: Start) -> None:
-    store = RedisStore(start_redis().url)
-    [warning] = run_sync(store.check_health()).warnings
-    assert warning.startswith("appendonly is off: a crash loses everything since the last snapshot")
+@pytest.mark.parametrize(
+    ("save", "durability", "loses"),
+    [("3600 1", "snapshots only", ": a crash loses everything since the last snapshot"),
+     ("", "memory only", ", and there are no snapshots: a restart loses everything")],
+)  # fmt: skip
+def test_health_warns_of_missing_persistence(start_redis: Start, save: str, durability: str, loses: str) -> None:
+    store = RedisStore(start_redis(options={"save": save}).url)
+    found = run_sync(store.check_health())
+    assert found.durability == durability
+    [warning] = found.warnings
+    assert warning.startswith(f"appendonly is off{loses}")
     run_sync(store.close())
 
 

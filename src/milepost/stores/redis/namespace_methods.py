@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from milepost.core import rollups
@@ -231,9 +231,9 @@ class NamespaceMethods:
         kind, version = ("valkey", info["valkey_version"]) if valkey else ("redis", info.get("redis_version", ""))
         layout = await self._command("GET", f"{{{self.namespace}}}:layout")
         check_layout(layout if isinstance(layout, bytes) else None, self.url)
-        setting = await self._command("CONFIG", "GET", "appendfsync")
-        fsync = "" if isinstance(setting, Exception) else decode_text(decode_fields(setting).get(b"appendfsync", b""))
-        durability, warnings = _durability(info, fsync)
+        found = await self._command("CONFIG", "GET", "appendfsync", "save")
+        settings = {} if isinstance(found, Exception) else decode_fields(found)
+        durability, warnings = _durability(info, settings)
         if (
             tuple(int(part) for part in info.get("redis_version", "0.0").split(".")[:2] if part.isdigit())
             < OLDEST_SERVER
@@ -265,8 +265,8 @@ def _info(reply: bytes) -> dict[str, str]:
     )
 
 
-def _durability(info: dict[str, str], fsync: str) -> tuple[str, list[str]]:
-    """Return what a crash of the server loses, and warnings about it."""
+def _durability(info: dict[str, str], settings: Mapping[bytes, bytes]) -> tuple[str, list[str]]:
+    """Return what a crash of the server loses, and warnings about it. `settings` are empty if the server keeps them secret."""
     problems = [
         f"the last {what} failed: writes may be refused; check the server's log and disk"
         for name, what in (("rdb_last_bgsave_status", "snapshot"), ("aof_last_write_status", "append-only file write"))
@@ -274,7 +274,13 @@ def _durability(info: dict[str, str], fsync: str) -> tuple[str, list[str]]:
     ]
     if info.get("aof_enabled") == "1":
         lost = {"always": "nothing", "everysec": "about a second", "no": "what the system had not yet written"}
+        fsync = decode_text(settings.get(b"appendfsync", b""))
         return f"append-only file, a crash loses {lost.get(fsync, 'about a second')}", problems
+    if settings.get(b"save") == b"":
+        problems.append(
+            "appendonly is off, and there are no snapshots: a restart loses everything; set appendonly to yes"
+        )
+        return "memory only", problems
     problems.append("appendonly is off: a crash loses everything since the last snapshot; set it to yes")
     return "snapshots only", problems
 
