@@ -155,12 +155,15 @@ class Cursor:
     def holding(self, items: Iterator[T], first: T) -> Iterator[T]:
         """Return the items after the first one; each is held when the loop comes to it, if the first one had to be."""
         self.hold(first)
-        return items if self._held[0] is NOTHING else map(self.hold, items)
+        return items if self._held[0] is NOTHING else map(self._hold, items)
 
-    def hold(self, item: T) -> T:
+    def hold(self, item: Any) -> None:
         """Keep what an item is before the code gets it, if the code can change it and it identifies the position."""
         if self.key is None and self.state is None and not is_lasting(item):
-            self._held = (item, kept_copy(item))
+            self._hold(item)
+
+    def _hold(self, item: T) -> T:
+        self._held = (item, kept_copy(item))
         return item
 
     def take(self, n: int, last: Any, *, end: bool = False) -> None:
