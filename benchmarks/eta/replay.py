@@ -6,6 +6,7 @@ import io
 import json
 import statistics
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -83,6 +84,10 @@ class TqdmBar:
         rate = shown["rate"] or (shown["n"] / at if at else 0.0)
         return float((shown["total"] - shown["n"]) / rate) if rate else None
 
+    def close(self) -> None:
+        """Take the bar out of tqdm's set of bars, which another thread may be reading."""
+        self._bar.close()
+
 
 def sample_times(run: Recording) -> Iterator[tuple[float, dict[str, str]]]:
     """Yield the samples that a heartbeat would have taken."""
@@ -108,23 +113,23 @@ class Replay:
     def play(self, run: Recording, score: Score | None = None) -> None:
         """Replay a completed run."""
         forecast = self._forecast()
-        bar = TqdmBar()
         asked = 0
         stalled = False
-        for at, report in sample_times(run):
-            said = forecast.tick(report, BEGIN + at)
-            stalled = stalled or bool(said.get("stalled"))
-            fraction = float(report["progress"])
-            tqdm_left = bar.left(fraction, at)
-            if (
-                score is not None
-                and asked < SAMPLE_FRACTIONS
-                and at >= run.seconds * (asked + 1) / (SAMPLE_FRACTIONS + 1)
-            ):
-                asked += 1
-                score.asked += 1
-                if (range_ := left_of(said, at)) is not None:
-                    _mark(score, range_, at, run.seconds - at, fraction, tqdm_left)
+        with closing(TqdmBar()) as bar:
+            for at, report in sample_times(run):
+                said = forecast.tick(report, BEGIN + at)
+                stalled = stalled or bool(said.get("stalled"))
+                fraction = float(report["progress"])
+                tqdm_left = bar.left(fraction, at)
+                if (
+                    score is not None
+                    and asked < SAMPLE_FRACTIONS
+                    and at >= run.seconds * (asked + 1) / (SAMPLE_FRACTIONS + 1)
+                ):
+                    asked += 1
+                    score.asked += 1
+                    if (range_ := left_of(said, at)) is not None:
+                        _mark(score, range_, at, run.seconds - at, fraction, tqdm_left)
         if score is not None:
             score.runs += 1
         self.flagged += stalled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 pytest.importorskip("tqdm")
@@ -33,6 +35,20 @@ def test_stall_detection_flags_only_frozen_runs() -> None:
     _, at_first = first_runs("slow", runs)
     assert (reel.flagged, at_first) == (0, 0)
     assert reel.freeze(runs[-1], 0.5) is not None
+
+
+def test_replay_closes_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar left to the garbage collector leaves tqdm's set of bars while tqdm's own thread may be reading it."""
+    from tqdm import tqdm
+
+    closed: list[object] = []
+    monkeypatch.setattr(tqdm, "close", lambda bar: closed.append(bar))
+    gc.disable()
+    try:
+        evaluate("steady", list(read("steady"))[:3])
+        assert len(closed) == 3
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow
